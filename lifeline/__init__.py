@@ -1,0 +1,1 @@
+"""What Lifeline knows: the registry, readings, rules and alarms. Starts nothing, listens to nothing."""

@@ -1,0 +1,1 @@
+"""One command that starts the whole service on one machine."""

@@ -1,0 +1,1 @@
+"""Readings from the broker into the database, each once, whatever fails on the way."""

@@ -1,0 +1,1 @@
+"""Pure parsers: bytes of one message in, readings and named refusals out. No I/O here."""

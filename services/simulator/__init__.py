@@ -1,0 +1,1 @@
+"""A believable prefecture that publishes readings, and replay of recorded ones."""
