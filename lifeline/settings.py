@@ -77,6 +77,9 @@ class Settings(BaseModel):
         7 * 86400, ge=60, description="How long the broker keeps messages for an ingest process that is away."
     )
     sparkplug: bool = Field(True, description="Whether ingest also takes Sparkplug B from spBv1.0/#.")
+    sparkplug_host: str = Field(
+        "lifeline", pattern=r"^[^/+#]+$", description="Our host application id, in spBv1.0/STATE/{host}."
+    )
 
     spool_dir: Path = Field(
         Path("spool"), description="Where ingest keeps messages on disk while the database is away."

@@ -172,10 +172,20 @@ class RegistryVersion(Base):
     """One row, counted up by triggers on every change of the registry; ingest polls it."""
 
     __tablename__ = "registry_version"
-    __table_args__ = (CheckConstraint("only", name="only"),)
+    __table_args__ = (CheckConstraint("single", name="single"),)
 
-    only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    single: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+
+class Calendar(Base):
+    """One row: the zone whose midnight begins a day in the stored daily aggregates, set when the schema is made."""
+
+    __tablename__ = "calendar"
+    __table_args__ = (CheckConstraint("single", name="single"),)
+
+    single: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    timezone: Mapped[str]
 
 
 class Reading(Base):
@@ -212,10 +222,11 @@ class EvaluationBatch(Base):
     """
 
     __tablename__ = "evaluation_batch"
+    __table_args__ = (Index(None, "xid", "id"),)  # the order in which readers take rows
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     xid: Mapped[int] = mapped_column(BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     readings: Mapped[int] = mapped_column(Integer, comment="how many")
     packed: Mapped[bytes] = mapped_column(LargeBinary)
 

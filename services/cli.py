@@ -57,3 +57,7 @@ def main() -> None:
     except SettingsError as error:
         click.echo(f"lifeline: the settings cannot be used:\n{error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""One MQTT session: from the broker's socket into the bounded queue, and acknowledgements back.
+
+One thread per consumer, and only that thread touches the socket; the writer leaves packet ids to acknowledge and wakes
+it. The queue being full stops the reading, so that the broker keeps what we cannot hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from lifeline import logs
+from services.ingest.frames import FrameSocket
+from services.ingest.messages import Message
+from services.ingest.parcels import Parcel
+
+if TYPE_CHECKING:
+    from lifeline.settings import Settings
+    from services.ingest.metrics import Metrics
+
+_log = logs.get(__name__)
+
+_CONNECT_TIMEOUT_S = 5
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 15.0
+
+
+class Announcement(NamedTuple):
+    """A retained word on whether we are there, kept true by our will."""
+
+    topic: str
+    payload: Callable[[bool, int], bytes]
+    """(online, epoch milliseconds of connecting) to payload."""
+
+
+class _Session(paho.Client):
+    """paho's client on our socket."""
+
+    frames: FrameSocket | None = None
+
+    def _create_socket(self) -> paho.SocketLike:
+        self.frames = FrameSocket(super()._create_socket(), version_5=self._protocol == paho.MQTTv5)  # type: ignore[arg-type]
+        return self.frames
+
+
+class Consumer:
+    """Keeps one persistent session and feeds ``put`` with parcels until it is stopped."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client_id: str,
+        filters: tuple[str, ...],
+        put: Callable[[Parcel, Callable[[], bool]], bool],
+        metrics: Metrics,
+        announcement: Announcement | None = None,
+    ) -> None:
+        self._announcement = announcement
+        self._connecting_ms = 0
+        self.client_id = client_id
+        self._settings = settings
+        self._filters = filters
+        self._put = put
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._closing = False
+        self._connection = 0
+        self._connected = False
+        self._to_acknowledge: deque[tuple[int, list[int]]] = deque()
+        self._to_publish: deque[tuple[str, bytes]] = deque(maxlen=1000)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._client: _Session | None = None
+        self._thread = threading.Thread(target=self._run, name=f"consumer-{client_id}", daemon=True)
+        self.failed: BaseException | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted us and our subscriptions are on their way."""
+        return self._connected
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop_reading(self) -> None:
+        """Take no more messages; what was taken can still be acknowledged. Returns when the reading has ended."""
+        self._stopping.set()
+        self._wake()
+
+    def close(self, timeout_s: float) -> None:
+        """Send the acknowledgements that are due, say goodbye (the session stays) and end the thread."""
+        self._closing = True
+        self.stop_reading()
+        self._thread.join(timeout_s)
+
+    def acknowledge(self, parcel: Parcel) -> None:
+        """The messages of ``parcel`` are durable. Called by the writer's thread."""
+        packet_ids = [message.packet_id for message in parcel.messages if message.packet_id]
+        if packet_ids:
+            self._to_acknowledge.append((parcel.connection, packet_ids))
+            self._wake()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send a QoS 0 message, such as a Sparkplug rebirth request, when the session is up; dropped otherwise."""
+        self._to_publish.append((topic, payload))
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"\0")
+
+    def _run(self) -> None:
+        wait_s = _FIRST_WAIT_S
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                try:
+                    self._converse()
+                except (OSError, ValueError) as error:
+                    _log.warning("broker connection lost", client_id=self.client_id, error=str(error))
+                finally:
+                    self._connected = False
+                    self._metrics.connected.labels(self.client_id).set(0)
+                if time.monotonic() - began > _LONGEST_WAIT_S:
+                    wait_s = _FIRST_WAIT_S
+                self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads reconnects, no secret)
+                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+        except BaseException as error:
+            self.failed = error
+            raise
+        finally:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _converse(self) -> None:
+        """One connection, from CONNECT to its end."""
+        client = self._client = self._make_client()
+        self._connection += 1
+        self._to_acknowledge.clear()
+        url = urlsplit(self._settings.mqtt_url.get_secret_value())
+        default_port = 8883 if url.scheme == "mqtts" else 1883
+        version_5 = self._settings.mqtt_protocol == "5"
+        client.connect(
+            url.hostname or "localhost",
+            url.port or default_port,
+            keepalive=self._settings.mqtt_keepalive_s,
+            clean_start=False if version_5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            properties=self._connect_properties() if version_5 else None,
+        )
+        frames = client.frames
+        assert frames is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            selector.register(frames, selectors.EVENT_READ)
+            while client.socket() is not None:
+                self._turn(client, frames, selector)
+                if self._stopping.is_set() and self._closing:
+                    self._send_due(frames)
+                    self._announce(client, online=False)
+                    client.disconnect()
+                    return
+
+    def _turn(self, client: _Session, frames: FrameSocket, selector: selectors.BaseSelector) -> None:
+        """Wait for something to do, at most a second, and do it."""
+        reading = not self._stopping.is_set()
+        events = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if frames.has_outgoing else 0)
+        selector.modify(frames, events or selectors.EVENT_READ)
+        ready = {key.fileobj: mask for key, mask in selector.select(1.0)}
+        if self._wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+        if ready.get(frames, 0) & selectors.EVENT_READ and reading:
+            self._take(client, frames)
+        self._send_due(frames)
+        while self._to_publish and self._connected:
+            client.publish(*self._to_publish.popleft(), qos=0)
+        client.loop_misc()
+        if client.want_write():
+            client.loop_write()
+        frames.flush()
+
+    def _take(self, client: _Session, frames: FrameSocket) -> None:
+        published = frames.read()
+        while frames.has_for_paho and client.socket() is not None:
+            if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
+        if not published:
+            return
+        now = time.time_ns() // 1000
+        messages = [Message(topic, payload, now, packet_id) for topic, payload, packet_id in published]
+        size = sum(map(len, [payload for _, payload, _ in published])) + 250 * len(published)
+        parcel = Parcel(messages, self, self._connection, size)
+        self._put(parcel, self._while_full)
+
+    def _while_full(self) -> bool:
+        """Called while the queue has no room: keeps the acknowledgements going. No ends the wait."""
+        client = self._client
+        assert client is not None
+        assert client.frames is not None
+        if client.socket() is None:
+            return False  # the broker gave us up, and will send these messages again
+        with contextlib.suppress(OSError):
+            self._send_due(client.frames)
+            client.loop_misc()
+            client.frames.flush()
+        return not self._closing
+
+    def _send_due(self, frames: FrameSocket) -> None:
+        while self._to_acknowledge:
+            connection, packet_ids = self._to_acknowledge.popleft()
+            if connection == self._connection:
+                frames.acknowledge(packet_ids)
+        frames.flush()
+
+    def _make_client(self) -> _Session:
+        settings = self._settings
+        version_5 = settings.mqtt_protocol == "5"
+        client = _Session(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.client_id,
+            protocol=paho.MQTTv5 if version_5 else paho.MQTTv311,
+            clean_session=None if version_5 else False,
+            manual_ack=True,
+        )
+        url = urlsplit(settings.mqtt_url.get_secret_value())
+        if url.scheme not in {"mqtt", "mqtts"}:
+            raise ValueError("LIFELINE_MQTT_URL must begin with mqtt:// or mqtts://")
+        if url.username:
+            client.username_pw_set(unquote(url.username), unquote(url.password or ""))
+        if url.scheme == "mqtts":
+            client.tls_set(
+                ca_certs=str(settings.mqtt_ca_file) if settings.mqtt_ca_file else None,
+                certfile=str(settings.mqtt_cert_file) if settings.mqtt_cert_file else None,
+                keyfile=str(settings.mqtt_key_file) if settings.mqtt_key_file else None,
+            )
+        if self._announcement is not None:
+            self._connecting_ms = time.time_ns() // 1_000_000
+            offline = self._announcement.payload(False, self._connecting_ms)
+            client.will_set(self._announcement.topic, offline, qos=1, retain=True)
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        return client
+
+    def _connect_properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = self._settings.mqtt_receive_maximum
+        properties.SessionExpiryInterval = self._settings.mqtt_session_expiry_s
+        return properties
+
+    def _on_connect(
+        self, client: paho.Client, _: object, flags: paho.ConnectFlags, reason: ReasonCode, __: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            _log.error("broker refused the connection", client_id=self.client_id, reason=str(reason))
+            return
+        self._connected = True
+        self._metrics.connected.labels(self.client_id).set(1)
+        _log.info("broker connected", client_id=self.client_id, session_present=flags.session_present)
+        # QoS 1 whatever the publisher used: the broker then hands us QoS 2 as QoS 1, and our key absorbs repeats.
+        if self._settings.mqtt_protocol == "5":
+            client.subscribe([(name, SubscribeOptions(qos=1)) for name in self._filters])
+        else:
+            client.subscribe([(name, 1) for name in self._filters])
+
+        self._announce(client, online=True)
+
+    def _announce(self, client: paho.Client, *, online: bool) -> None:
+        if self._announcement is not None:
+            payload = self._announcement.payload(online, self._connecting_ms)
+            client.publish(self._announcement.topic, payload, qos=0, retain=True)
+
+    def _on_subscribe(
+        self, _: paho.Client, __: object, ___: int, reasons: list[ReasonCode], ____: Properties | None
+    ) -> None:
+        for name, reason in zip(self._filters, reasons, strict=False):
+            if reason.is_failure:
+                _log.error("broker refused a subscription", filter=name, reason=str(reason))
+
+    def _on_disconnect(
+        self, _: paho.Client, __: object, ___: paho.DisconnectFlags, reason: ReasonCode, ____: Properties | None
+    ) -> None:
+        self._connected = False
+        if reason.is_failure:
+            _log.warning("broker ended the connection", client_id=self.client_id, reason=str(reason))

@@ -1,0 +1,106 @@
+"""The bounded queue between consumers and the writer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.ingest.consumer import Consumer
+    from services.ingest.messages import Decoded, Message
+
+
+@dataclass(slots=True)
+class Parcel:
+    """Messages that arrived together; acknowledged together when they are durable."""
+
+    messages: list[Message]
+    consumer: Consumer
+    connection: int
+    """Which connection of the consumer they came on; packet ids mean nothing on a later one."""
+    size: int
+    """Bytes held in memory, roughly."""
+    arrived: float = field(default_factory=time.monotonic)
+    decoded: Decoded | None = None
+    """What the messages hold, where the consumer could tell already."""
+
+    @property
+    def weight(self) -> int:
+        """Readings, or messages where they are not decoded yet."""
+        return len(self.messages) if self.decoded is None else len(self.decoded.readings)
+
+
+class ParcelQueue:
+    """First in, first out, bounded by bytes. What is taken counts until :meth:`release`, so that memory is bounded."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._held_bytes = 0
+        self._parcels: deque[Parcel] = deque()
+        self._taken: list[Parcel] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, parcel: Parcel, go_on: Callable[[], bool]) -> bool:
+        """Add ``parcel``, waiting for room. ``go_on`` is asked five times a second while waiting; its no drops it."""
+        with self._changed:
+            while self._held_bytes and self._held_bytes + parcel.size > self._most_bytes:
+                self._changed.wait(0.2)
+                self._changed.release()
+                try:
+                    wanted = go_on()
+                finally:
+                    self._changed.acquire()
+                if not wanted:
+                    return False
+            self._held_bytes += parcel.size
+            self._parcels.append(parcel)
+            self._changed.notify_all()
+            return True
+
+    def take(self, most_readings: int, timeout_s: float) -> list[Parcel]:
+        """All that is there, up to about ``most_readings``; waits up to ``timeout_s`` for the first. May be empty."""
+        with self._changed:
+            if not self._parcels and not self._closed:
+                self._changed.wait(timeout_s)
+            taken: list[Parcel] = []
+            weight = 0
+            while self._parcels and weight < most_readings:
+                parcel = self._parcels.popleft()
+                weight += parcel.weight
+                taken.append(parcel)
+            self._taken += taken
+            return taken
+
+    def release(self, parcels: list[Parcel]) -> None:
+        """``parcels`` are durable: make room."""
+        with self._changed:
+            self._held_bytes -= sum(parcel.size for parcel in parcels)
+            for parcel in parcels:
+                self._taken.remove(parcel)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing more will be put; :meth:`take` no longer waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def drained(self) -> bool:
+        """Closed, and everything taken and released."""
+        with self._changed:
+            return self._closed and not self._parcels and not self._taken
+
+    def weigh(self) -> tuple[int, float]:
+        """(readings in memory, age in seconds of the oldest message not released)."""
+        with self._changed:
+            every = [*self._taken, *self._parcels]
+            oldest = min((parcel.arrived for parcel in every), default=None)
+            age = 0.0 if oldest is None else time.monotonic() - oldest
+            return sum(parcel.weight for parcel in every), age

@@ -1,0 +1,90 @@
+"""Keeps the registry in memory current: a change is seen within ``registry_poll_s``, without a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from lifeline import db, logs
+from services.ingest import points
+from services.ingest.decode import Decoder, Limits
+
+if TYPE_CHECKING:
+    from lifeline.settings import Settings
+    from services.ingest.metrics import Metrics
+
+_log = logs.get(__name__)
+
+_LOAD_LIMIT_S = 60
+
+
+class Registry:
+    """Holds the decoder for the newest registry that could be read; polls in a thread of its own."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._limits = Limits.of(settings)
+        self._stopping = threading.Event()
+        self._loading = threading.Lock()
+        self._decoder: Decoder | None = None
+        self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
+
+    @property
+    def decoder(self) -> Decoder | None:
+        """The decoder for the registry as last read; None until the database was there once."""
+        return self._decoder
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def require(self, connection: psycopg.Connection) -> Decoder:
+        """The decoder, read through ``connection`` where there is none yet. Raises ``psycopg.Error``."""
+        return self._decoder or self._refresh(connection)
+
+    def _refresh(self, connection: psycopg.Connection) -> Decoder:
+        with self._loading:
+            decoder = self._decoder
+            if decoder is not None and points.version(connection) == decoder.points.version:
+                return decoder
+            began = time.monotonic()
+            loaded = points.load(connection)
+            decoder = self._decoder = Decoder(loaded, self._limits)
+        self._metrics.points.set(len(loaded))
+        _log.info(
+            "registry read", points=len(loaded), version=loaded.version, seconds=round(time.monotonic() - began, 3)
+        )
+        return decoder
+
+    def _run(self) -> None:
+        connection: psycopg.Connection | None = None
+        period_s = self._settings.registry_poll_s
+        while not self._stopping.wait(0 if self._decoder is None and connection is None else period_s):
+            began = time.monotonic()
+            try:
+                if connection is None:
+                    connection = db.connect(self._settings, "ingest-registry")
+                    connection.autocommit = True
+                with db.deadline(connection, _LOAD_LIMIT_S):
+                    self._refresh(connection)
+            except psycopg.Error as error:
+                _log.warning("registry not read, the last one stays", error=str(error).strip())
+                if connection is not None:
+                    connection.close()
+                connection = None
+                self._stopping.wait(period_s)
+            if time.monotonic() - began > period_s:
+                self._metrics.overruns.labels("registry").inc()
+        if connection is not None:
+            connection.close()

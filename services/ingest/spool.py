@@ -1,0 +1,127 @@
+"""Where messages wait on disk while the database is away: an SQLite file, committed with fsync before we acknowledge.
+
+Messages are kept raw, so that a process that starts without a database can spool too, and are parsed when the database
+is back. A crash between the database's commit and our delete replays a slice; the key (point, time) absorbs it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from services.ingest.messages import Message, Oversize, payload_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS message (
+    id INTEGER PRIMARY KEY,
+    received_at INTEGER NOT NULL,
+    topic BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    size INTEGER NOT NULL  -- of the payload before an oversize one was cut
+)
+"""
+_PAGE = 4096
+_RESERVE = 16 * _PAGE
+"""Kept free, so that taking messages off a full spool has room to work."""
+
+
+class SpoolFullError(Exception):
+    """The spool has reached its limit or its disk is full; nothing was added."""
+
+
+class Spool:
+    """A first-in, first-out store of messages under one file. Used by one thread."""
+
+    def __init__(self, path: Path, most_bytes: int) -> None:
+        """Open or create it. A file that SQLite cannot read is put aside under another name, never deleted."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._most_bytes = most_bytes
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            path.rename(path.with_suffix(f".damaged-{time.time_ns()}"))
+            self._database = self._open()
+        row = self._database.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM message").fetchone()
+        self._count: int = row[0]
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file in use."""
+        if not self._count:
+            return 0
+        pages = self._pragma("page_count") - self._pragma("freelist_count")
+        return pages * _PAGE
+
+    @property
+    def oldest(self) -> int | None:
+        """When the oldest message arrived, microseconds since 1970."""
+        row = self._database.execute("SELECT received_at FROM message ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else int(row[0])
+
+    def append(self, messages: list[Message]) -> None:
+        """Add ``messages`` at the end; on return they are on disk. All or none. Raises :class:`SpoolFullError`."""
+        coming = sum(len(message.topic) + len(message.payload) + 40 for message in messages)
+        if self.size + coming + _RESERVE > self._most_bytes:
+            raise SpoolFullError(f"{self._path} holds {self.size} of at most {self._most_bytes} bytes")
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT INTO message (received_at, topic, payload, size) VALUES (?, ?, ?, ?)",
+                    [(m.received_at, m.topic, m.payload, payload_size(m.payload)) for m in messages],
+                )
+        except sqlite3.OperationalError as error:  # the disk is full, or cannot be written
+            raise SpoolFullError(f"{self._path}: {error}") from error
+        self._count += len(messages)
+
+    def first(self, most_messages: int, most_bytes: int = 16 << 20) -> tuple[list[Message], int]:
+        """The oldest messages, and the id of the last of them for :meth:`remove_to`."""
+        messages: list[Message] = []
+        last = held = 0
+        cursor = self._database.execute(
+            "SELECT id, received_at, topic, payload, size FROM message ORDER BY id LIMIT ?", (most_messages,)
+        )
+        for number, received_at, topic, payload, size in cursor:
+            last = number
+            if len(payload) < size:
+                payload = Oversize(payload)  # noqa: PLW2901
+                payload.size = size
+            messages.append(Message(topic, payload, received_at, 0))
+            held += len(payload)
+            if held > most_bytes:
+                break
+        cursor.close()
+        return messages, last
+
+    def remove_to(self, last: int) -> None:
+        """Forget all messages up to the id ``last``; they are in the database."""
+        with self._database:
+            removed = self._database.execute("DELETE FROM message WHERE id <= ?", (last,)).rowcount
+        self._count -= removed
+        if not self._count:
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, check_same_thread=False, timeout=5)
+        database.execute(f"PRAGMA page_size = {_PAGE}")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute(_SCHEMA)
+        database.commit()
+        return database
+
+    def _pragma(self, name: str) -> int:
+        return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])

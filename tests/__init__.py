@@ -1,0 +1,1 @@
+"""unit: pure code · integration: real servers · browser · house: reads the map."""
