@@ -43,8 +43,17 @@ setup: $(READY)
 
 $(READY): pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
 	@echo "Setting up .venv (a minute the first time) …" >&2
-	@$(UV) sync --quiet --frozen --all-extras $(INTERPRETER)
+	@env -u VIRTUAL_ENV $(UV) sync --quiet --frozen --all-extras --compile-bytecode $(INTERPRETER) || $(MAKE) by-pip
 	@touch $@
+
+# Where uv gets nowhere but pip is set up (a mirror in pip.conf): the same locked versions, by pip.
+.PHONY: by-pip
+by-pip:
+	@echo "uv did not succeed; trying pip with its own settings …" >&2
+	@$(or $(PYTHON),python3) -m venv --clear .venv
+	@$(UV) export --quiet --frozen --all-extras --no-emit-project --output-file .venv/requirements.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/requirements.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 
 .uv/bin/uv:
 	@echo "Fetching uv into .uv …" >&2

@@ -8,7 +8,6 @@ so that secrets need not stand in the environment.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -62,9 +61,10 @@ class Settings(BaseModel):
         pattern=r"^[^/+#]*$",
         description="Shared-subscription group of the ingest processes; empty: each process takes everything.",
     )
-    mqtt_client_id: str = Field(
-        default_factory=lambda: f"lifeline-ingest-{socket.gethostname()}",
-        description="Stem of the MQTT client id; a slot number is added, so that a restart finds its session again.",
+    mqtt_client_id: str | None = Field(
+        None,
+        min_length=1,
+        description="Stem of the MQTT client ids, a slot number is added; default: a name kept in LIFELINE_SPOOL_DIR.",
     )
     mqtt_ca_file: Path | None = Field(
         None, description="CA certificates that sign the broker's (default: the system's)."
@@ -90,6 +90,9 @@ class Settings(BaseModel):
         description="Largest spool of one ingest process, MiB; when full, nothing more is acknowledged.",
     )
     ingest_queue_mb: int = Field(32, ge=1, description="Most MiB of messages that ingest holds in memory.")
+    database_timeout_s: float = Field(
+        20, gt=0, le=300, description="A commit that takes longer counts as lost: the messages go to the spool."
+    )
     ingest_batch_readings: int = Field(50_000, ge=1, le=1_000_000, description="Most readings in one commit.")
     too_old_days: int = Field(7305, ge=1, description="A reading older than this is refused as too_old.")
     future_limit_s: int = Field(

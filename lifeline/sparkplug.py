@@ -85,6 +85,8 @@ def type_name(datatype: int) -> str:
 
 def unit_of(metric: Metric) -> str | None:
     """The engineering unit among the metric's properties (``engUnit``), None where there is none."""
+    if not metric.HasField("properties"):
+        return None
     for key, value in zip(metric.properties.keys, metric.properties.values, strict=False):
         if text(key).lower() in _UNIT_KEYS and value.WhichOneof("value") == "string_value" and not value.is_null:
             return text(value.string_value).replace("\0", "").strip() or None
@@ -92,7 +94,9 @@ def unit_of(metric: Metric) -> str | None:
 
 
 def quality_of(metric: Metric) -> int | None:
-    """The ``Quality`` property (0 bad, 192 good, 500 stale; section 6.4.14), None where there is none."""
+    """The ``Quality`` property (0 bad, 192 good, 500 stale), None where there is none."""
+    if not metric.HasField("properties"):
+        return None
     for key, value in zip(metric.properties.keys, metric.properties.values, strict=False):
         kind = value.WhichOneof("value")
         if text(key) == "Quality" and kind in _FIELD_BITS:
@@ -155,7 +159,7 @@ def set_unit(metric: Metric, unit: str) -> None:
 
 
 def rebirth_command(timestamp_ms: int) -> bytes:
-    """The payload of an NCMD by which an edge node is asked for its births again (section 6.4.24)."""
+    """The payload of an NCMD by which an edge node is asked for its births again."""
     return encode([make_metric(REBIRTH, True, DataType.Boolean)], timestamp_ms=timestamp_ms, seq=None)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 UPGRADE_LOCK = 0x1FE11E01
 """Session advisory lock that one upgrade holds; a second one waits for it."""
 
+HOME_NAMES = {timeseries.Home.TIMESCALEDB: "TimescaleDB", timeseries.Home.PLAIN: "plain PostgreSQL"}
 STATEMENT_TIMEOUT_S = 900
 OTHER_UPGRADE_TIMEOUT_S = 1800
 """How long to wait for another upgrade to end."""
@@ -92,11 +93,12 @@ def _run(connection: Connection, settings: Settings, tell: Callable[[str], None]
     bare = _bare(connection)
     if pending:
         wanted = timeseries.choose_home(bare, settings.timeseries)
-        tell(f"{len(pending)} to run: {', '.join(pending)}")
+        tell(f"{len(pending)} to run: {', '.join(pending)}; readings live in {HOME_NAMES[wanted]}")
         started = time.monotonic()
 
         def applied(*, step: Any, **_: Any) -> None:
-            tell(f"{step.up_revision_id} {step.up_revision.doc}: done after {time.monotonic() - started:.1f} s")
+            title = step.up_revision.doc.rstrip(".")
+            tell(f"{step.up_revision_id} {title}: done after {time.monotonic() - started:.1f} s")
 
         config = script_config()
         config.attributes.update(
@@ -161,6 +163,8 @@ def explain(error: BaseException | None) -> str:
             "the database user may not do this: let the owner of the database run the upgrade, or grant the user "
             f"CREATE on the database and on its schema ({said})"
         )
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return f"the database is read-only: connect to the primary server, not to a standby ({said})"
     if isinstance(error, errors.QueryCanceled):
         return (
             f"a step took longer than {STATEMENT_TIMEOUT_S} s and was rolled back; try again when it is quiet ({said})"

@@ -52,10 +52,16 @@ def add_rows(document: Document, noun: Noun, items: Iterable[tuple[object, int |
     problems = []
     for index, (item, line) in enumerate(items, start=len(rows)):
         if isinstance(item, Mapping):
-            rows.append(Row({str(name): value for name, value in item.items()}, line))
+            rows.append(Row({_printable(name): value for name, value in item.items()}, line))
         else:
             problems.append(Problem(f"expected an object with fields, found {shown(item)}", noun, index, line))
     return problems
+
+
+def _printable(name: object) -> str:
+    """A field's name, safe to print and to hand on: JSON can write halves of surrogate pairs."""
+    text = name if isinstance(name, str) else repr(name)
+    return text if text.isprintable() else ascii(text)
 
 
 def find_noun(name: object) -> Noun | None:

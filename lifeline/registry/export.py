@@ -33,7 +33,7 @@ _QUERIES: dict[Noun, str] = {
 }
 _EXAMPLES: dict[Noun, tuple[Any, ...]] = {
     "organisations": ("gonghe-water", "共和县自来水公司", "632521"),
-    "sites": ("GH-01", "恰卜恰水厂", "供水", "共和县", 100.62, 36.284, "", "gonghe-water"),
+    "sites": ("GH-01", "恰卜恰水厂", "供水", "共和县", 100.62, 36.284, None, "gonghe-water"),
     "devices": ("gh-01-plc", "GH-01", "出厂水测控柜", "S7-1200"),
     "points": ("gh-01-plc", "pressure", "water_supply.pressure", "AI1", "出厂压力", "MPa", 60, 0, 1.6),
 }
@@ -47,7 +47,7 @@ def read_registry(connection: psycopg.Connection[Any], nouns: Iterable[Noun] = N
     """Every row of the given nouns, fields as an import takes them; None where nothing is set."""
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        return {noun: cursor.execute(_QUERIES[noun]).fetchall() for noun in nouns}  # type: ignore[arg-type]
+        return {noun: cursor.execute(_QUERIES[noun]).fetchall() for noun in nouns}
 
 
 def write_file(path: Path, stored: Stored) -> None:

@@ -239,7 +239,6 @@ def faults(error: ValidationError, model: type[RegistryRow]) -> list[tuple[str |
     found: list[tuple[str | None, str]] = []
     for item in error.errors(include_url=False, include_context=False):
         field = str(item["loc"][0])[:64] if item["loc"] else None
-        field = ascii(field) if field is not None and not field.isprintable() else field
         match item["type"]:
             case "missing":
                 reason = "is missing"

@@ -82,7 +82,7 @@ def _value(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> objec
             [Problem("anchors and aliases (& and *) are not taken; write it out", line=_line(event))]
         )
     if isinstance(event, yaml.ScalarEvent):
-        is_null = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
+        is_null = not event.style and event.value in ("", "~", "null", "Null", "NULL")
         return None if is_null else event.value
     if isinstance(event, yaml.SequenceStartEvent):
         items: list[object] = []

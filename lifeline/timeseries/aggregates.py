@@ -101,7 +101,8 @@ _PLACE = "SELECT xid, batch_id FROM evaluation_reader WHERE name = %s"
 # changed; what is newer than their end is computed when it is read.
 _REFRESH_JOBS = """
 SELECT job_id FROM timescaledb_information.jobs
-WHERE proc_name = 'policy_refresh_continuous_aggregate' AND hypertable_name IN ('reading_1m', 'reading_1h', 'reading_1d')
+WHERE proc_name = 'policy_refresh_continuous_aggregate'
+  AND hypertable_name IN ('reading_1m', 'reading_1h', 'reading_1d')
 ORDER BY (config ->> 'end_offset')::interval
 """
 

@@ -26,9 +26,9 @@ DROP_LOCK_TIMEOUT_MS = 200
 
 BATCHES_AT_ONCE = 2000
 
-# The retention policy of TimescaleDB, and whether its age is the one set; no row: there is none.
+# Whether the retention policy of TimescaleDB acts at the age set; no row: there is none.
 _RETENTION_POLICY = """
-SELECT job_id, (config ->> 'drop_after')::interval = make_interval(days => %s)
+SELECT (config ->> 'drop_after')::interval = make_interval(days => %s)
 FROM timescaledb_information.jobs
 WHERE proc_name = 'policy_retention' AND hypertable_name = 'reading'
 """
@@ -36,10 +36,19 @@ WHERE proc_name = 'policy_retention' AND hypertable_name = 'reading'
 _REMOVE_RETENTION = "SELECT remove_retention_policy('reading')"
 _ADD_RETENTION = "SELECT add_retention_policy('reading', drop_after => make_interval(days => %s))"
 
+# Minutes are computed again no further back than readings are kept: dropping readings counts as a change of their
+# range, and computed again from nothing the aggregates would go with them. Hours and days follow the minutes.
+_LIMIT_MINUTES = """
+SELECT alter_job(job_id, config => jsonb_set(config, '{start_offset}', to_jsonb(make_interval(days => %(days)s)::text)))
+FROM timescaledb_information.jobs
+WHERE proc_name = 'policy_refresh_continuous_aggregate' AND hypertable_name = 'reading_1m'
+  AND (config ->> 'start_offset')::interval IS DISTINCT FROM make_interval(days => %(days)s)
+"""
+
 # The oldest batch of the queue, if it may go: all readers there are have passed it, or it is too old.
 _OLDEST_MAY_GO = """
 SELECT created_at < %(expired)s
-       OR coalesce((xid, id) <= (SELECT (xid, batch_id) FROM evaluation_reader ORDER BY xid, batch_id LIMIT 1), false)
+       OR coalesce((xid, id) <= (SELECT xid, batch_id FROM evaluation_reader ORDER BY xid, batch_id LIMIT 1), false)
 FROM evaluation_batch ORDER BY xid, id LIMIT 1
 """
 
@@ -97,8 +106,9 @@ def apply_settings(connection: psycopg.Connection, settings: Settings) -> None:
         return
     days = settings.readings_retention_days
     with connection.transaction():
+        connection.execute(_LIMIT_MINUTES, {"days": days})
         policy = connection.execute(_RETENTION_POLICY, (days,)).fetchone()
-        if policy is not None and policy[1]:
+        if policy is not None and policy[0]:
             return
         if policy is not None:
             connection.execute(_REMOVE_RETENTION)

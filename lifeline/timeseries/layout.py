@@ -67,9 +67,16 @@ FROM timescaledb_information.hypertable_columnstore_settings WHERE hypertable = 
 # Each continuous aggregate, and whether it computes what is not stored yet.
 _CONTINUOUS = "SELECT view_name, NOT materialized_only FROM timescaledb_information.continuous_aggregates"
 
-# Policies that run, each with the age from which it acts.
+# Policies that run, each with whether the age it acts at, where the setting says one, is that.
 _POLICIES = """
-SELECT proc_name, hypertable_name, config ->> 'start_offset' FROM timescaledb_information.jobs
+SELECT proc_name, hypertable_name,
+       CASE WHEN proc_name = 'policy_retention'
+            THEN (config ->> 'drop_after')::interval = make_interval(days => %(days)s)
+            WHEN proc_name = 'policy_compression' THEN true
+            WHEN hypertable_name = 'reading_1m'
+            THEN (config ->> 'start_offset')::interval IS NOT DISTINCT FROM make_interval(days => %(days)s)
+            ELSE config ->> 'start_offset' IS NULL END
+FROM timescaledb_information.jobs
 WHERE scheduled AND proc_name IN ('policy_retention', 'policy_compression', 'policy_refresh_continuous_aggregate')
 """
 
@@ -83,7 +90,7 @@ def layout_differences(connection: psycopg.Connection, settings: Settings) -> li
     with connection.transaction():
         found = [*_columns(connection, "reading", _READING), *_key(connection, "reading", '(point_id, "time")')]
         found += _calendar(connection, settings)
-        found += _timescaledb(connection) if where is Home.TIMESCALEDB else _plain(connection)
+        found += _timescaledb(connection, settings) if where is Home.TIMESCALEDB else _plain(connection)
     return found
 
 
@@ -137,7 +144,7 @@ def _plain(connection: psycopg.Connection) -> Iterator[str]:
         yield "evaluation_reader has no row 'aggregates': the aggregates are not kept current"
 
 
-def _timescaledb(connection: psycopg.Connection) -> Iterator[str]:
+def _timescaledb(connection: psycopg.Connection, settings: Settings) -> Iterator[str]:
     if connection.execute(_CHUNK_INTERVAL).fetchall() != [("time", True)]:
         yield "the hypertable reading is not cut by time into chunks of 1 day"
     if connection.execute(_COLUMNSTORE).fetchone() != (True,):
@@ -149,17 +156,23 @@ def _timescaledb(connection: psycopg.Connection) -> Iterator[str]:
             yield f"{view} is no continuous aggregate"
         elif not continuous[view]:
             yield f"{view} shows stored buckets only; expected: with materialized_only off, also what is newer"
-    yield from _policies(connection)
+    yield from _policies(connection, settings)
 
 
-def _policies(connection: psycopg.Connection) -> Iterator[str]:
-    there = {(kind, table): start for kind, table, start in connection.execute(_POLICIES).fetchall()}
+def _policies(connection: psycopg.Connection, settings: Settings) -> Iterator[str]:
+    rows = connection.execute(_POLICIES, {"days": settings.readings_retention_days}).fetchall()
+    there = {(kind, table): right for kind, table, right in rows}
     for kind, table, words in (
         ("policy_retention", "reading", "old readings are not dropped"),
         ("policy_compression", "reading", "old readings do not go to the columnstore"),
+        ("policy_compression", "reading_1m", "old minutes do not go to the columnstore"),
+        ("policy_compression", "reading_1h", "old hours do not go to the columnstore"),
         *(("policy_refresh_continuous_aggregate", view, "it is not kept current") for view in AGGREGATES),
     ):
         if (kind, table) not in there:
             yield f"{table} has no running {kind}: {words}"
-        elif kind == "policy_refresh_continuous_aggregate" and there[kind, table] is not None:
-            yield f"{table} is refreshed only from {there[kind, table]} ago: readings that come later are left out"
+        elif not there[kind, table]:
+            yield (
+                f"{kind} of {table} does not reach back as LIFELINE_READINGS_RETENTION_DAYS says: "
+                "run lifeline db upgrade"
+            )

@@ -94,9 +94,10 @@ GROUP BY 1, 2
 WITH NO DATA
 """
 
-# From the beginning of time: only ranges that changed are computed again, however old. The newest bucket stays out, as
-# it is computed when it is read, until it is complete. A batch spans a chunk of what it reads: the default, ten
-# buckets, needs 52,560 transactions for a late year of minutes.
+# From the beginning of time (minutes: from as far back as readings are kept, which is set after each upgrade): only
+# ranges that changed are computed again, however old. The newest bucket stays out, as it is computed when it is read,
+# until it is complete. A batch spans a chunk of what it reads: the default, ten buckets, needs 52,560 transactions for
+# a late year of minutes.
 TIMESCALE_REFRESH = """
 SELECT add_continuous_aggregate_policy(
     '{name}', start_offset => NULL, end_offset => INTERVAL '{width}', schedule_interval => INTERVAL '1 minute',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
+import lifeline
 from lifeline.settings import load
 from services.demo import broker as brokers
 from services.demo import launch, logs, services
@@ -150,15 +152,19 @@ def run(directory: DemoDirectory, wish: Wish, supervisor: Supervisor, teller: Te
         teller.say(f"      {line}")
     if wish.simulate:
         options = _simulation(directory, wish)
-        with teller.step("registry of the simulated prefecture"):
-            _seed(directory, options, environ)
+        _seed(directory, options, environ, teller)
     with teller.step("ingest"):
         supervisor.add(ingest).wait_ready()
     if wish.simulate:
         with teller.step("simulator"):
             supervisor.add(services.simulator(options, environ, log / "simulator.log")).wait_ready()
 
-    demo = {"mqtt_url": broker.url, "database_url": database.url, "metrics": {"ingest": metrics_url}}
+    demo = {
+        "pid": os.getpid(),
+        "mqtt_url": broker.url,
+        "database_url": database.url,
+        "metrics": {"ingest": metrics_url},
+    }
     directory.publish({**demo, "pids": supervisor.pids()})
     teller.say(
         f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C stops it; the next start goes on with the same data."
@@ -176,14 +182,26 @@ def _simulation(directory: DemoDirectory, wish: Wish) -> list[str]:
     return [] if points is None else ["--points", str(points)]
 
 
-def _seed(directory: DemoDirectory, options: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Register what the simulator will publish, unless that very registry was imported before."""
-    file = directory.path / "registry.json"
-    services.run(["simulate", *options, "--write-registry", str(file)], environ, directory.logs / "registry.log")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if directory.recall("registry") != digest:
-        services.run(["registry", "import", str(file)], environ, directory.logs / "registry.log")
-        directory.remember("registry", digest)
+def _seed(directory: DemoDirectory, options: Sequence[str], environ: Mapping[str, str], teller: Teller) -> None:
+    """Register what the simulator will publish, unless this very program did so before in this directory."""
+    fingerprint = _fingerprint(options)
+    if directory.recall("registry") == fingerprint:
+        return
+    file, log = directory.path / "registry.json", directory.logs / "registry.log"
+    with teller.step("registry of the simulated prefecture"):
+        services.run(["simulate", *options, "--write-registry", str(file)], environ, log)
+        services.run(["registry", "import", str(file)], environ, log)
+    directory.remember("registry", fingerprint)
+
+
+def _fingerprint(options: Sequence[str]) -> str:
+    """Changes when the simulated registry may: with its options, or any file that it is made from."""
+    digest = hashlib.sha256(repr(list(options)).encode())
+    for root in (Path(__file__).parent.parent / "simulator", Path(lifeline.__file__).parent):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _watch(

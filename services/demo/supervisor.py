@@ -65,11 +65,11 @@ class Child:
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Start it and return at once."""
+    def start(self, now: float | None = None) -> None:
+        """Start it and return at once; ``now`` is of ``time.monotonic()``."""
         self.program.before_start()
         self._process = self.program.start()
-        self._started_at = time.monotonic()
+        self._started_at = time.monotonic() if now is None else now
         self._due_at = None
 
     def wait_ready(self, limit_s: float | None = None) -> float:
@@ -131,7 +131,7 @@ class Child:
         ending = self._ending()
         self.restarts += 1
         try:
-            self.start()
+            self.start(now)
         except Exception as error:  # noqa: BLE001 (whatever hinders a start now may pass; it is told and tried again)
             self._due_at = now + max(FIRST_PAUSE_S, self._pause_s)
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)

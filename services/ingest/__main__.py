@@ -12,12 +12,13 @@ import click
 from lifeline import logs, settings
 from services.ingest.consumer import Consumer
 from services.ingest.formats.topics import FILTERS
+from services.ingest.heir import Heir
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.metrics import Metrics
 from services.ingest.nodes import EdgeNodes
 from services.ingest.parcels import ParcelQueue
 from services.ingest.registry import Registry
-from services.ingest.slots import NoSlotError, claim
+from services.ingest.slots import NoSlotError, claim, client_id
 from services.ingest.spool import Spool
 from services.ingest.writer import Writer
 
@@ -63,7 +64,7 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
         port = metrics.serve(loaded)
     except OSError as error:
         raise click.ClickException(f"LIFELINE_METRICS_PORT: {loaded.metrics_port} cannot be used: {error}") from error
-    spool = Spool(slot.folder / "spool.sqlite", loaded.spool_limit_mb << 20)
+    spool = Spool(slot.spool, loaded.spool_limit_mb << 20)
     registry = Registry(loaded, metrics)
     queue = ParcelQueue(loaded.ingest_queue_mb << 20)
     nodes = EdgeNodes(loaded, queue.put, metrics)
@@ -79,10 +80,11 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
 
     shared = f"$share/{loaded.mqtt_share_group}/" if loaded.mqtt_share_group else ""
     filters = tuple(shared + name for name in FILTERS)
-    consumer = Consumer(loaded, f"{loaded.mqtt_client_id}-{slot.number}", filters, put, metrics)
+    consumer = Consumer(loaded, client_id(loaded, slot), filters, put, metrics)
     housekeeping = Housekeeping(loaded, metrics)
+    heir = Heir(loaded, slot.number, filters, queue.put, metrics, ready=lambda: consumer.connected)
 
-    parts = (registry, writer, consumer, *((nodes,) if loaded.sparkplug else ()))
+    parts = (registry, writer, consumer, heir, *((nodes,) if loaded.sparkplug else ()))
     for part in parts:
         part.start()
     housekeeping.start()
@@ -92,12 +94,12 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
 
     failed = [type(part).__name__ for part in parts if not part.alive]
     _log.info("ingest stopping", failed=failed)
-    consumer.stop_reading()
-    nodes.stop_reading()
+    for source in (consumer, nodes, heir):
+        source.stop_reading()
     queue.close()
     drained = writer.join(DRAIN_S)
-    consumer.close(5)
-    nodes.close(5)
+    for source in (consumer, nodes, heir):
+        source.close(5)
     registry.stop(5)
     housekeeping.stop()
     slot.release()

@@ -68,7 +68,13 @@ class Consumer:
         put: Callable[[Parcel, Callable[[], bool]], bool],
         metrics: Metrics,
         announcement: Announcement | None = None,
+        *,
+        retiring: bool = False,
     ) -> None:
+        """``retiring``: take what waits in a session that nobody needs any more, and subscribe to nothing."""
+        self._retiring = retiring
+        self._unacknowledged = 0
+        self._last_arrival = time.monotonic()
         self._announcement = announcement
         self._connecting_ms = 0
         self.client_id = client_id
@@ -78,6 +84,7 @@ class Consumer:
         self._metrics = metrics
         self._stopping = threading.Event()
         self._closing = False
+        self._end_session = False
         self._connection = 0
         self._connected = False
         self._to_acknowledge: deque[tuple[int, list[int]]] = deque()
@@ -106,14 +113,23 @@ class Consumer:
         self._stopping.set()
         self._wake()
 
-    def close(self, timeout_s: float) -> None:
-        """Send the acknowledgements that are due, say goodbye (the session stays) and end the thread."""
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last message, once all are acknowledged and the session stands; else 0."""
+        busy = self._unacknowledged or not self._connected
+        return 0.0 if busy else time.monotonic() - self._last_arrival
+
+    def close(self, timeout_s: float, *, end_session: bool = False) -> None:
+        """Send the acknowledgements that are due, say goodbye and end the thread. The session stays, unless ended."""
+        self._end_session = end_session
         self._closing = True
         self.stop_reading()
         self._thread.join(timeout_s)
 
     def acknowledge(self, parcel: Parcel) -> None:
         """The messages of ``parcel`` are durable. Called by the writer's thread."""
+        if parcel.connection == self._connection:
+            self._unacknowledged -= 1
         packet_ids = [message.packet_id for message in parcel.messages if message.packet_id]
         if packet_ids:
             self._to_acknowledge.append((parcel.connection, packet_ids))
@@ -156,6 +172,7 @@ class Consumer:
         client = self._client = self._make_client()
         self._connection += 1
         self._to_acknowledge.clear()
+        self._unacknowledged = 0
         url = urlsplit(self._settings.mqtt_url.get_secret_value())
         default_port = 8883 if url.scheme == "mqtts" else 1883
         version_5 = self._settings.mqtt_protocol == "5"
@@ -176,7 +193,7 @@ class Consumer:
                 if self._stopping.is_set() and self._closing:
                     self._send_due(frames)
                     self._announce(client, online=False)
-                    client.disconnect()
+                    self._say_goodbye(client)
                     return
 
     def _turn(self, client: _Session, frames: FrameSocket, selector: selectors.BaseSelector) -> None:
@@ -209,6 +226,8 @@ class Consumer:
         messages = [Message(topic, payload, now, packet_id) for topic, payload, packet_id in published]
         size = sum(map(len, [payload for _, payload, _ in published])) + 250 * len(published)
         parcel = Parcel(messages, self, self._connection, size)
+        self._unacknowledged += 1
+        self._last_arrival = time.monotonic()
         self._put(parcel, self._while_full)
 
     def _while_full(self) -> bool:
@@ -230,6 +249,13 @@ class Consumer:
             if connection == self._connection:
                 frames.acknowledge(packet_ids)
         frames.flush()
+
+    def _say_goodbye(self, client: _Session) -> None:
+        properties = None
+        if self._end_session and self._settings.mqtt_protocol == "5":
+            properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 0
+        client.disconnect(properties=properties)
 
     def _make_client(self) -> _Session:
         settings = self._settings
@@ -277,6 +303,10 @@ class Consumer:
         self._connected = True
         self._metrics.connected.labels(self.client_id).set(1)
         _log.info("broker connected", client_id=self.client_id, session_present=flags.session_present)
+        self._last_arrival = time.monotonic()
+        if self._retiring:
+            client.unsubscribe(list(self._filters))
+            return
         # QoS 1 whatever the publisher used: the broker then hands us QoS 2 as QoS 1, and our key absorbs repeats.
         if self._settings.mqtt_protocol == "5":
             client.subscribe([(name, SubscribeOptions(qos=1)) for name in self._filters])
@@ -296,6 +326,8 @@ class Consumer:
         for name, reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
                 _log.error("broker refused a subscription", filter=name, reason=str(reason))
+            else:
+                _log.info("subscribed", filter=name)
 
     def _on_disconnect(
         self, _: paho.Client, __: object, ___: paho.DisconnectFlags, reason: ReasonCode, ____: Properties | None

@@ -18,7 +18,7 @@ from lifeline.units import conversion
 from services.ingest.formats.lifeline_json import PlainReading, decode_plain, parse_json
 from services.ingest.formats.model import MAX_PAYLOAD, RawReading, Reason, Refusal
 from services.ingest.formats.senml import parse_senml
-from services.ingest.formats.sparkplug import parse_metrics, receive
+from services.ingest.formats.sparkplug import IGNORED, parse_metrics, receive
 from services.ingest.formats.status import Status, parse_status
 from services.ingest.messages import (
     KEPT_PAYLOAD,
@@ -193,6 +193,8 @@ class Decoder:
         topic = route.sparkplug
         assert topic is not None
         devices = self.points.devices
+        if topic.kind in IGNORED:
+            return [], []
         if nodes is None or (topic.key not in nodes and len(nodes) >= _MOST_NODES):
             parsed = parse_metrics(message.payload, message.received_at)
             code = topic.device_code

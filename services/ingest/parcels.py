@@ -6,13 +6,18 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from services.ingest.consumer import Consumer
     from services.ingest.messages import Decoded, Message
+
+
+class Acknowledger(Protocol):
+    """Who must hear that a parcel is durable."""
+
+    def acknowledge(self, parcel: Parcel) -> None: ...
 
 
 @dataclass(slots=True)
@@ -20,7 +25,7 @@ class Parcel:
     """Messages that arrived together; acknowledged together when they are durable."""
 
     messages: list[Message]
-    consumer: Consumer
+    consumer: Acknowledger
     connection: int
     """Which connection of the consumer they came on; packet ids mean nothing on a later one."""
     size: int

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
+import shutil
+import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lifeline.settings import Settings
 
 _MOST_SLOTS = 64
+_TRIES = 3
 
 
 class NoSlotError(Exception):
@@ -27,16 +35,44 @@ class Slot:
     folder: Path
     _lock: IO[str]
 
+    @property
+    def identity(self) -> str:
+        """A name that no other slot has, here or on another machine, and that stays with the folder."""
+        path = self.folder / "identity"
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.write_text(secrets.token_hex(4))
+            fresh.replace(path)
+        return path.read_text().strip()
+
+    @property
+    def spool(self) -> Path:
+        return self.folder / "spool.sqlite"
+
     def release(self) -> None:
         self._lock.close()
+
+    def remove(self) -> None:
+        """Delete the slot, which must hold nothing any more."""
+        shutil.rmtree(self.folder)
+        self.release()
+
+
+def client_id(settings: Settings, slot: Slot) -> str:
+    """The MQTT client id of a slot: it leads back to the session that waits with the broker."""
+    if settings.mqtt_client_id is not None:
+        return f"{settings.mqtt_client_id}-{slot.number}"
+    return f"lifeline-ingest-{slot.identity}"
 
 
 def claim(spool_dir: Path) -> Slot:
     """The lowest free slot. Raises :class:`NoSlotError`."""
     for number in range(_MOST_SLOTS):
-        slot = try_claim(spool_dir, number)
-        if slot is not None:
-            return slot
+        for _ in range(_TRIES):
+            slot = try_claim(spool_dir, number)
+            if slot is not None:
+                return slot
+            time.sleep(0.02)  # a neighbour may only be looking whether the slot is abandoned
     raise NoSlotError(
         f"{_MOST_SLOTS} ingest processes already use {spool_dir}; give this one another LIFELINE_SPOOL_DIR"
     )
@@ -60,3 +96,9 @@ def try_claim(spool_dir: Path, number: int) -> Slot | None:
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return Slot(number, folder, lock)
+
+
+def numbers(spool_dir: Path) -> list[int]:
+    """The slots that have a folder, held or not."""
+    found = (path.name.removeprefix("slot-") for path in spool_dir.glob("slot-*"))
+    return sorted(int(number) for number in found if number.isdecimal())

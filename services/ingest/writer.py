@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _log = logs.get(__name__)
 
-_COMMIT_LIMIT_S = 30
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
 _REPLAY_MESSAGES = 20_000
 _STAGED_AFTER_REPEAT = 8
@@ -272,7 +271,7 @@ class Writer:
         What it refuses of the data passes through.
         """
         try:
-            with db.deadline(connection, _COMMIT_LIMIT_S):
+            with db.deadline(connection, self._settings.database_timeout_s):
                 yield
         except _REFUSED:
             raise

@@ -84,7 +84,11 @@ class _SpeedType(click.ParamType[float]):
     "--seed", type=click.IntRange(0), default=1, show_default=True, help="The same seed makes the same prefecture."
 )
 @click.option(
-    "--points", type=click.IntRange(SMALLEST, 200_000), default=1000, show_default=True, help="About how many points."
+    "--points",
+    type=click.IntRange(1, 200_000),
+    default=1000,
+    show_default=True,
+    help=f"About how many points; never fewer than {SMALLEST}, one site of every kind in every county.",
 )
 @click.option(
     "--rate",

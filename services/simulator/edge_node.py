@@ -6,13 +6,15 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
+import numpy as np
+
 from lifeline.indicators import catalogue
 from lifeline.sparkplug import BD_SEQ, REBIRTH, PayloadError, decode, encode, make_metric, text
 from lifeline.sparkplug_b_pb2 import DataType, Metric
 from services.simulator.chance import Floats
-from services.simulator.prefecture import Prefecture
 from services.simulator.publish import Broker, Message, Publisher
 from services.simulator.signals.scene import Indices
+from services.simulator.world import World
 
 GROUP = "lifeline"
 WAITING_MESSAGES = 2000
@@ -31,11 +33,13 @@ class EdgeNode:
     ``devices`` are indices into the prefecture. All but the callbacks belongs to the thread that calls ``work``.
     """
 
-    def __init__(self, broker: Broker, prefecture: Prefecture, code: str, devices: list[int], boolean: list[bool]):
+    def __init__(self, broker: Broker, world: World, code: str, devices: list[int]) -> None:
+        prefecture = world.prefecture
         self._code = code
+        self._world = world
         self._prefecture = prefecture
         self._devices = devices
-        self._boolean = boolean
+        self._boolean = world.boolean.tolist()
         units = {indicator.code: indicator.unit for indicator in catalogue()}
         points = [point for point, device in enumerate(prefecture.point_device.tolist()) if device in set(devices)]
         self._alias = {point: number + 1 for number, point in enumerate(points)}
@@ -93,18 +97,24 @@ class EdgeNode:
         ]
         self._send("NBIRTH", node, now_ms, None, 0)
         for device in self._devices:
-            metrics = []
-            for point in self._points_of(device):
-                value, time_ms = self._shown.get(point, (None, now_ms))
-                metrics.append(self._metric(point, value, time_ms, born=True))
-            known = sum(point in self._shown for point in self._points_of(device))
-            self._send("DBIRTH", metrics, now_ms, device, known)
+            self._read_unread(device, now_ms)
+            points = self._points_of(device)
+            metrics = [self._metric(point, *self._shown[point], born=True) for point in points]
+            self._send("DBIRTH", metrics, now_ms, device, len(metrics))
         self._live = True
+
+    def _read_unread(self, device: int, now_ms: int) -> None:
+        """A birth tells the value of every metric, so what was never sampled is sampled now."""
+        unread = np.array([point for point in self._points_of(device) if point not in self._shown], np.int64)
+        values = self._world.values(unread, np.full(unread.shape, now_ms / 1000))
+        self._shown.update(
+            {point: (value, now_ms) for point, value in zip(unread.tolist(), values.tolist(), strict=True)}
+        )
 
     def _points_of(self, device: int) -> list[int]:
         return [point for point in self._alias if self._prefecture.point_device[point] == device]
 
-    def _metric(self, point: int, value: float | None, time_ms: int, *, born: bool) -> Metric:
+    def _metric(self, point: int, value: float, time_ms: int, *, born: bool) -> Metric:
         datatype = DataType.Boolean if self._boolean[point] else DataType.Double
         name = self._prefecture.points[point].source_name if born else None
         unit = self._unit[point] if born else None

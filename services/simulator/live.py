@@ -71,7 +71,7 @@ class Simulator:
         for device, style in enumerate(prefecture.styles):
             if style == "edge":
                 served = behind.get(county[device], [])
-                edge = EdgeNode(broker, prefecture, prefecture.devices[device].code, served, self.boolean)
+                edge = EdgeNode(broker, self.world, prefecture.devices[device].code, served)
                 self.edges.append(edge)
                 self._edge_of.update(dict.fromkeys(served, edge))
 

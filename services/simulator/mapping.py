@@ -38,7 +38,7 @@ class TimeColumn(_Strict):
     def _zone_exists(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (OSError, ValueError) as error:
+        except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"{value!r} is no time zone of the IANA database, such as Asia/Shanghai") from error
         return value
 
@@ -109,6 +109,15 @@ class Mapping(_Strict):
     devices: dict[str, DeviceOfMapping] = Field(default_factory=dict)
     columns: dict[str, ColumnOfMapping] = Field(min_length=1)
     ignore: tuple[str, ...] = ()
+
+    @field_validator("columns", "devices", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: object) -> object:
+        odd = [key for key in value if not isinstance(key, str)] if isinstance(value, dict) else []
+        if odd:
+            # YAML reads an unquoted on, off, yes, no as a boolean, and 1 as a number.
+            raise ValueError(f"put the names read as {', '.join(map(str, odd))} in quotes (as on, yes, no and numbers)")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Mapping:

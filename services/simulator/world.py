@@ -31,6 +31,8 @@ class World:
 
     def values(self, point: Indices, times: Floats) -> Floats:
         """What the points show at ``times`` (seconds since the epoch, one per point index), rounded as sensors do."""
+        if point.size == 0:
+            return np.zeros(0)
         prefecture = self.prefecture
         shown = self._held(point, times)
         scene = Scene(

@@ -57,6 +57,7 @@ def fresh(databases: Databases, home: HomeName) -> Iterator[Settings]:
 def connected(settings: Settings) -> Iterator[psycopg.Connection]:
     with connect(settings, "test") as connection:
         write.prepare(connection)
+        connection.commit()
         yield connection
 
 

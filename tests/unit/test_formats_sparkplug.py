@@ -240,6 +240,17 @@ def test_alias_type_and_unit_hold_since_birth() -> None:
     assert (reading.name, reading.value, reading.unit) == ("t", -7.0, "Cel")
     (again,) = parse_metrics(reading.raw, 0).readings
     assert again == reading
+    assert not Payload.FromString(reading.raw).metrics[0].HasField("alias")
+
+
+def test_a_device_birth_delivered_again_is_read_as_it_was() -> None:
+    host = Host()
+    host.birth()
+    first = sparkplug.encode([make_metric("t", 1.0)], timestamp_ms=host.now_ms + 1, seq=1)
+    host.deliver("DBIRTH", first, "d1")
+    host.send("DBIRTH", 2, make_metric("t", 2.0, unit="Cel"), device="d1")
+    ((_, reading),) = host.deliver("DBIRTH", first, "d1").readings
+    assert (reading.value, reading.unit) == (1.0, None)
 
 
 def test_aliases_of_devices_stand_apart() -> None:
@@ -394,6 +405,25 @@ def test_everything_delivered_again_changes_nothing() -> None:
         again = host.deliver(kind, payload, device)
         assert values(again) == values(original)
         assert (again.refusals, again.statuses, again.rebirth) == ([], [], None)
+        assert host.stored == before
+
+
+def test_sessions_delivered_again_do_not_bring_back_the_older() -> None:
+    host, sent = Host(), []
+    for session, name in enumerate("ab"):
+        for kind, seq, metrics in (
+            ("NBIRTH", 0, (bd(session), make_metric(name, 1.0, alias=1))),
+            ("NDATA", 1, (by_alias(1, 2.0),)),
+            ("NDEATH", None, (bd(session),)),
+        ):
+            host.now_ms += 1000
+            sent.append((kind, sparkplug.encode(metrics, timestamp_ms=host.now_ms, seq=seq)))
+            host.deliver(*sent[-1])
+    before = host.stored
+    for message in sent[:3]:
+        again = host.deliver(*message)
+        assert all(name == "a" for _, name, _ in values(again))
+        assert (again.statuses, again.rebirth) == ([], None)
         assert host.stored == before
 
 

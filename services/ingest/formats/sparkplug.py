@@ -41,7 +41,8 @@ Kind = Literal["NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH", "NCMD",
 
 _OF_NODE: Final = frozenset(("NBIRTH", "NDATA", "NDEATH", "NCMD"))
 _OF_DEVICE: Final = frozenset(("DBIRTH", "DDATA", "DDEATH", "DCMD"))
-_IGNORED: Final = frozenset(("NCMD", "DCMD", "STATE"))
+IGNORED: Final = frozenset(("NCMD", "DCMD", "STATE"))
+"""What is meant for edge nodes, or for other host applications."""
 
 
 class SparkplugTopic(NamedTuple):
@@ -119,7 +120,7 @@ def receive(state: NodeState | None, topic: SparkplugTopic, payload: bytes, rece
     ``received_at`` is in microseconds since 1970 UTC. Commands and host states bring nothing. A message delivered
     again brings its readings again and changes nothing else.
     """
-    if topic.kind in _IGNORED:
+    if topic.kind in IGNORED:
         return Received(state, [], [], [], None)
     try:
         message = decode(payload)
@@ -302,7 +303,8 @@ def _quality(metric: Metric) -> int:
 
 
 def _resolved(metric: Metric, name: str, datatype: int, unit: str | None, time_ms: int) -> bytes:
-    whole = Metric()
+    alone = Payload()
+    whole = alone.metrics.add()
     whole.CopyFrom(metric)
     whole.ClearField("alias")
     whole.name = name
@@ -311,4 +313,4 @@ def _resolved(metric: Metric, name: str, datatype: int, unit: str | None, time_m
         whole.datatype = datatype
     if unit is not None:
         set_unit(whole, unit)
-    return Payload(metrics=[whole]).SerializeToString()
+    return alone.SerializeToString()

@@ -19,10 +19,11 @@ REPEAT_WINDOW_MS: Final = 3_600_000
 """A message sent before the last one by up to this is a repeat; by more, the node's clock was set back."""
 REMEMBERED_DEATHS: Final = 8
 """bdSeq wraps at 256, so that a death must be forgotten long before its number returns."""
+REMEMBERED_BIRTHS: Final = 16
 MOST_METRICS: Final = 50_000
 """Metrics remembered of one node and all its devices; those born beyond are read by name, never by alias."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 Order = Literal["next", "repeat", "gap", "unknown"]
 """How a message stands to the last one: as expected, seen before, others lost in between, or not to be said."""
@@ -72,8 +73,9 @@ class NodeState:
     """The bdSeq of the last birth that counted."""
     dead: tuple[int, ...] = ()
     """The bdSeq of the last deaths, newest last."""
+    births: tuple[tuple[int | None, int | None, int], ...] = ()
+    """The last births that came, newest last, by which one delivered again is known: born_ms, bd_seq, seq."""
     seq: int | None = None
-    birth_seq: int | None = None
     sent_ms: int | None = None
     """The timestamp of the last message that was no repeat."""
     birth: Birth | None = None
@@ -115,14 +117,8 @@ class NodeState:
         return replace(self, seq=seq, sent_ms=message.timestamp if message.HasField("timestamp") else self.sent_ms)
 
     def is_repeated_birth(self, message: Payload, bd_seq: int | None) -> bool:
-        """Whether the node's birth is the one that counts already, delivered again."""
-        return (
-            self.online
-            and self.birth is not None
-            and self.birth.born_ms is not None
-            and message.HasField("timestamp")
-            and (self.birth.born_ms, self.bd_seq, self.birth_seq) == (message.timestamp, bd_seq, message.seq)
-        )
+        """Whether this very birth of the node came before."""
+        return message.HasField("timestamp") and _identity(message, bd_seq) in self.births
 
     def born(self, message: Payload, bd_seq: int | None, birth: Birth) -> NodeState:
         """The node's birth. One whose bdSeq has died gives its aliases to a dead node, but revives nothing."""
@@ -130,8 +126,8 @@ class NodeState:
         if dead and self.online:
             return self
         devices = {name: replace(device, current=False, online=False) for name, device in self.devices.items()}
-        state = replace(self, birth=birth.succeed(self.birth), devices=devices).advance(message)
-        state = replace(state, birth_seq=message.seq)
+        births = (*self.births, _identity(message, bd_seq))[-REMEMBERED_BIRTHS:]
+        state = replace(self, birth=birth.succeed(self.birth), births=births, devices=devices).advance(message)
         return state if dead else replace(state, online=True, bd_seq=bd_seq, owed=None)
 
     def died(self, bd_seq: int | None) -> NodeState:
@@ -189,8 +185,8 @@ class NodeState:
             "online": self.online,
             "bd_seq": self.bd_seq,
             "dead": list(self.dead),
+            "births": [list(identity) for identity in self.births],
             "seq": self.seq,
-            "birth_seq": self.birth_seq,
             "sent_ms": self.sent_ms,
             "birth": None if self.birth is None else _birth_to_dict(self.birth),
             "devices": {name: _birth_to_dict(birth) for name, birth in self.devices.items()},
@@ -204,13 +200,18 @@ class NodeState:
         """The state :meth:`to_dict` wrote; one of another format is as good as none, a rebirth brings it back."""
         if stored.get("format") != _FORMAT:
             return cls()
-        plain = ("online", "bd_seq", "seq", "birth_seq", "sent_ms", "asked_at", "ask_wait_s", "owed")
+        plain = ("online", "bd_seq", "seq", "sent_ms", "asked_at", "ask_wait_s", "owed")
         return cls(
             **{name: stored[name] for name in plain},
             dead=tuple(stored["dead"]),
+            births=tuple((born_ms, bd_seq, seq) for born_ms, bd_seq, seq in stored["births"]),
             birth=None if stored["birth"] is None else _birth_from_dict(stored["birth"]),
             devices={name: _birth_from_dict(birth) for name, birth in stored["devices"].items()},
         )
+
+
+def _identity(message: Payload, bd_seq: int | None) -> tuple[int | None, int | None, int]:
+    return message.timestamp if message.HasField("timestamp") else None, bd_seq, message.seq
 
 
 def _is_older(bd_seq: int, present: int) -> bool:

@@ -64,11 +64,11 @@ def _make_up(scene: Scene) -> Floats:
 
 
 def _room(scene: Scene) -> Floats:
-    """°C indoors: thermostat in winter, the summer's mean out of season; cools over hours once heat is lost."""
+    """°C indoors: held in winter, by stoves out of season; cools over an hour once heat is lost."""
     sun = 0.5 * np.cos(2 * np.pi * (scene.hour - 16) / 24)
     heated = 21.4 + 0.9 * scene.offset + sun + 0.4 * scene.wander(7200)
     on = heat_on(scene)
-    unheated = np.maximum(17.5 + 3 * scene.season, 0.35 * scene.air + 13) + sun
+    unheated = np.maximum(19.4 + 2.5 * scene.season, 0.35 * scene.air + 13) + sun
     cooled = 8.5 * scene.stress("rooms-cool")
     return on * heated + (1 - on) * unheated - cooled + scene.noise(0.08)
 

@@ -1,0 +1,142 @@
+"""Takes over what a process left that did not come back: its spool, and the messages its session holds at the broker.
+
+A broker goes on giving a share of the messages to a session whose process is gone. When the slot of a neighbour on
+this machine has been free for a while, we hold it, bring its spool in, leave its subscriptions, take what still waits
+for it, end its session and delete the slot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from lifeline import logs
+from services.ingest import slots
+from services.ingest.consumer import Consumer
+from services.ingest.parcels import Parcel
+from services.ingest.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lifeline.settings import Settings
+    from services.ingest.metrics import Metrics
+
+_log = logs.get(__name__)
+
+PERIOD_S = 2.0
+ABANDONED_S = 15.0
+"""A supervisor brings a process back sooner than that, and it should find its own slot."""
+_QUIET_S = 3.0
+"""Without a message for so long, everything left with the broker has come."""
+_SLICE = 5000
+
+
+class Heir:
+    """Looks for abandoned slots, and takes one at a time over."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        own: int,
+        filters: tuple[str, ...],
+        put: Callable[[Parcel, Callable[[], bool]], bool],
+        metrics: Metrics,
+        ready: Callable[[], bool],
+    ) -> None:
+        """``ready`` tells whether our own subscriptions stand, so that none of the messages to come is left out."""
+        self._settings = settings
+        self._own = own
+        self._filters = filters
+        self._put = put
+        self._metrics = metrics
+        self._ready = ready
+        self._free_since: dict[int, float] = {}
+        self._stopping = threading.Event()
+        self._consumer: Consumer | None = None
+        self._thread = threading.Thread(target=self._run, name="heir", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop_reading(self) -> None:
+        self._stopping.set()
+        if self._consumer is not None:
+            self._consumer.stop_reading()
+
+    def close(self, timeout_s: float) -> None:
+        """What has not been taken over stays where it is, for the next."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(PERIOD_S):
+            for number in slots.numbers(self._settings.spool_dir):
+                if number != self._own and self._ready() and not self._stopping.is_set():
+                    with contextlib.suppress(slots.NoSlotError):
+                        self._look_at(number)
+
+    def _look_at(self, number: int) -> None:
+        slot = slots.try_claim(self._settings.spool_dir, number)
+        if slot is None:
+            self._free_since.pop(number, None)
+            return
+        try:
+            since = self._free_since.setdefault(number, time.monotonic())
+            if time.monotonic() - since >= ABANDONED_S:
+                self._free_since.pop(number)
+                self._take_over(slot)
+        finally:
+            slot.release()
+
+    def _take_over(self, slot: slots.Slot) -> None:
+        _log.info("taking over an abandoned slot", slot=slot.number)
+        spool = Spool(slot.spool, self._settings.spool_limit_mb << 20)
+        try:
+            emptied = self._bring_in(spool)
+        finally:
+            spool.close()
+        if emptied and self._end_session(slots.client_id(self._settings, slot)):
+            slot.remove()
+            _log.info("abandoned slot taken over", slot=slot.number)
+
+    def _bring_in(self, spool: Spool) -> bool:
+        """Pass a spool on, slice by slice; false when we were stopped before its end."""
+        while len(spool):
+            messages, last = spool.first(_SLICE)
+            durable = _Durable()
+            parcel = Parcel(messages, durable, 0, sum(len(message.payload) + 250 for message in messages))
+            if not self._put(parcel, lambda: not self._stopping.is_set()):
+                return False
+            while not durable.wait(0.2):
+                if self._stopping.is_set():
+                    return False
+            spool.remove_to(last)
+        return True
+
+    def _end_session(self, client_id: str) -> bool:
+        consumer = Consumer(self._settings, client_id, self._filters, self._put, self._metrics, retiring=True)
+        self._consumer = consumer
+        consumer.start()
+        while consumer.idle_s < _QUIET_S and consumer.alive and not self._stopping.wait(0.1):
+            pass
+        done = consumer.idle_s >= _QUIET_S
+        # Once stopping, the messages taken are still to become durable: the writer drains before we are closed.
+        while not done and consumer.idle_s == 0 and consumer.connected and consumer.alive:
+            time.sleep(0.1)
+        consumer.close(5, end_session=done)
+        self._consumer = None
+        return done
+
+
+class _Durable(threading.Event):
+    """Hears from the writer that a slice is safe."""
+
+    def acknowledge(self, parcel: Parcel) -> None:  # noqa: ARG002 (there is only one)
+        self.set()

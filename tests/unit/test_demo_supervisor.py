@@ -1,0 +1,191 @@
+"""The demonstration's supervisor: what is restarted when; ports and passwords that are remembered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from services.demo import launch, logs, ports
+from services.demo.broker import password_line
+from services.demo.directory import DemoDirectory, DirectoryError
+from services.demo.services import environment
+from services.demo.supervisor import LONGEST_PAUSE_S, SETTLED_S, Child, NotReadyError, Program, Supervisor
+
+
+def program(*argv: str, **options: object) -> Program:
+    return Program(
+        name="p",
+        start=lambda: launch.start(argv, output=subprocess.DEVNULL),
+        is_ready=lambda: False,
+        log="p.log",
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def died(child: Child) -> None:
+    child.kill()
+    assert not child.is_alive()
+
+
+def test_the_first_death_is_mended_at_once_and_repeated_ones_ever_later() -> None:
+    child = Child(program("sleep", "60"))
+    now = time.monotonic()
+    child.start(now)
+    pauses = []
+    for _ in range(12):
+        died(child)
+        began = now
+        while child.revive(now) is None:
+            now += 0.05
+        pauses.append(now - began)
+    child.kill()
+    assert pauses[0] == 0
+    assert pauses == sorted(pauses)
+    assert pauses[3] < 2, "a third death still counts as bad luck"
+    assert pauses[-1] == pytest.approx(LONGEST_PAUSE_S, abs=0.1)
+
+
+def test_a_program_that_ran_for_long_is_mended_at_once_again() -> None:
+    child = Child(program("sleep", "60"))
+    child.start()
+    now = time.monotonic()
+    for _ in range(6):
+        died(child)
+        while child.revive(now) is None:
+            now += 0.05
+    died(child)
+    assert child.revive(now + SETTLED_S + 1) is not None
+    child.kill()
+
+
+def test_a_start_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.symlink_to("/bin/sleep")
+    child = Child(program(str(tool), "60"))
+    child.start()
+    died(child)
+    tool.unlink()
+    now = time.monotonic()
+    told = child.revive(now)
+    assert told is not None
+    assert "could not be started again" in told
+    assert not child.is_alive()
+    tool.symlink_to("/bin/sleep")
+    assert child.revive(now + 60) is not None
+    assert child.is_alive()
+    child.kill()
+
+
+def test_a_program_that_ends_before_it_is_ready_is_named_with_its_log() -> None:
+    child = Child(program("false"))
+    child.start()
+    with pytest.raises(NotReadyError, match=r"p ended before it was ready \(exit status 1\); see p.log"):
+        child.wait_ready()
+
+
+def test_one_that_ignores_the_signal_is_killed_after_its_limit() -> None:
+    child = Child(program("sh", "-c", "trap '' TERM; while :; do sleep 1; done", stop_limit_s=0.5))
+    child.start()
+    time.sleep(0.2)
+    assert 0.4 < child.stop() < 3
+    assert not child.is_alive()
+
+
+def test_all_stop_in_reverse_order() -> None:
+    supervisor = Supervisor()
+    for name in "abc":
+        made = program("sleep", "60")
+        supervisor.add(Program(name, made.start, made.is_ready, made.log, stop_signal=signal.SIGKILL))
+    order: list[str] = []
+    supervisor.stop(lambda name, _seconds: order.append(name))
+    assert order == ["c", "b", "a"]
+
+
+def test_passwords_and_ports_are_remembered(tmp_path: Path) -> None:
+    first = DemoDirectory(tmp_path / "d")
+    password, port = first.secret("x"), first.port("x", 0, 1883, "--x-port")
+    first.close()
+    again = DemoDirectory(tmp_path / "d")
+    assert again.secret("x") == password
+    assert again.port("x", 0, 1883, "--x-port") == port
+    assert again.port("x", None, 1883, "--x-port") == port
+    again.close()
+    assert json.loads((tmp_path / "d" / "state.json").read_text())["port.x"] == port
+    assert (tmp_path / "d" / "state.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_taken_port_is_an_error_only_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.demo.directory.PORT_WAIT_S", 0.2)
+    directory = DemoDirectory(tmp_path / "d")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(DirectoryError, match=f"--mqtt-port {port}: another program"):
+            directory.port("mqtt", port, 1883, "--mqtt-port")
+        with pytest.raises(DirectoryError, match="--mqtt-port"):
+            directory.port("mqtt", None, port, "--mqtt-port")
+        directory.remember("port.mqtt", port)
+        assert directory.port("mqtt", 0, 1883, "--mqtt-port") != port
+        directory.remember("port.database", port)
+        assert directory.port("database", None, 0, "--database-port") != port
+    directory.close()
+
+
+def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
+    DemoDirectory(tmp_path / "d").close()
+    (tmp_path / "d" / "state.json").write_text("{")
+    with pytest.raises(DirectoryError, match=r"state\.json is damaged"):
+        DemoDirectory(tmp_path / "d")
+
+
+def test_free_ports_lie_below_those_of_outgoing_connections() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(1024 < ports.free_port() < lowest for _ in range(20))
+
+
+def test_a_file_variable_that_would_contradict_ours_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFELINE_DATABASE_URL_FILE", "/somewhere")
+    monkeypatch.setenv("LIFELINE_TIMEZONE", "Asia/Urumqi")
+    made = environment({"LIFELINE_DATABASE_URL": "postgresql://x"})
+    assert "LIFELINE_DATABASE_URL_FILE" not in made
+    assert made["LIFELINE_TIMEZONE"] == "Asia/Urumqi"
+
+
+def test_a_log_is_cut_while_its_program_goes_on_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(logs, "KEPT_BYTES", 100)
+    path = tmp_path / "x.log"
+    with logs.open_log(path) as file:
+        file.write(b"a" * 2000)
+        file.flush()
+        logs.trim(path)
+        file.write(b"end")
+    assert path.read_bytes() == b"a" * 100 + b"end"
+
+
+def test_mosquitto_reads_our_password_hash() -> None:
+    # Field by field as mosquitto_passwd writes it: $7$iterations$salt$hash.
+    user, _, rest = password_line("u", "pass").partition(":")
+    _, kind, iterations, salt, digest = rest.strip().split("$")
+    expected = hashlib.pbkdf2_hmac("sha512", b"pass", base64.b64decode(salt), int(iterations))
+    assert (user, kind, base64.b64decode(digest)) == ("u", "7", expected)
+
+
+def test_private_files_are_whole_and_closed_to_others(tmp_path: Path) -> None:
+    old_mask = os.umask(0)
+    try:
+        launch.write_private(tmp_path / "s", "secret")
+    finally:
+        os.umask(old_mask)
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
