@@ -11,10 +11,12 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 MOST_UNACKNOWLEDGED = 20_000
+MOST_IDS = 60_000
 _SECOND = 1_000_000
 
 
@@ -82,30 +84,44 @@ def publish(load: Load) -> float:
     frames = []
     if not load.now:
         frames = [
-            _frame(topics[number % load.devices], number % 60_000 + 1, _payload(load, number))
+            _frame(topics[number % load.devices], number % MOST_IDS + 1, _payload(load, number))
             for number in range(load.messages)
         ]
-    sock = connect(load.url, f"load-{load.start_ms}-{load.messages}")
+    with connect(load.url, f"load-{load.start_ms}-{load.messages}") as sock:
+        print("ready", flush=True)
+        if sys.stdin.readline() == "":
+            return 0.0
+        if load.now:
+            return _send(sock, load.messages, lambda first, last: _timed(load, topics, first, last), load.per_second)
+        return _send(sock, load.messages, lambda first, last: b"".join(frames[first:last]), load.per_second)
+
+
+def publish_messages(url: str, messages: Sequence[tuple[str, bytes]]) -> float:
+    """Send (topic, payload) pairs in order and wait until the broker has them all; the seconds it took."""
+    frames = [
+        _frame(topic.encode(), number % MOST_IDS + 1, payload) for number, (topic, payload) in enumerate(messages)
+    ]
+    with connect(url, f"load-{len(messages)}-{time.monotonic_ns()}") as sock:
+        return _send(sock, len(frames), lambda first, last: b"".join(frames[first:last]))
+
+
+def _send(
+    sock: socket.socket, messages: int, frames: Callable[[int, int], bytes], per_second: float | None = None
+) -> float:
+    """Send messages 0 to ``messages`` - 1, as the broker leaves room; seconds to the last PUBACK."""
     sock.setblocking(False)
-    print("ready", flush=True)
-    if sys.stdin.readline() == "":
-        return 0.0
     began = time.monotonic()
     sent = acknowledged = odd = 0
     outgoing = b""
-    while acknowledged < load.messages:
-        due = load.messages
-        if load.per_second is not None:
-            due = min(due, int((time.monotonic() - began) * load.per_second) + 1)
-        room = min(due, acknowledged + MOST_UNACKNOWLEDGED) - sent
+    while acknowledged < messages:
+        due = messages
+        if per_second is not None:
+            due = min(due, int((time.monotonic() - began) * per_second) + 1)
+        room = min(due, acknowledged + MOST_UNACKNOWLEDGED, sent + 2000) - sent
         if not outgoing and room > 0:
-            take = min(room, 2000)
-            if load.now:
-                outgoing = b"".join(_timed(load, topics, number) for number in range(sent, sent + take))
-            else:
-                outgoing = b"".join(frames[sent : sent + take])
-            sent += take
-        waiting = load.per_second is not None and not outgoing and sent < load.messages
+            outgoing = frames(sent, sent + room)
+            sent += room
+        waiting = per_second is not None and not outgoing and sent < messages
         readable, writable, _ = select.select([sock], [sock] if outgoing else [], [], 0.0005 if waiting else 1.0)
         if writable:
             outgoing = outgoing[sock.send(outgoing) :]
@@ -113,18 +129,23 @@ def publish(load: Load) -> float:
             got = sock.recv(1 << 16)
             if not got:
                 raise ConnectionError("the broker closed the load generator's connection")
-            odd += len(got)
-            acknowledged, odd = acknowledged + odd // 4, odd % 4
+            acknowledged, odd = acknowledged + (odd + len(got)) // 4, (odd + len(got)) % 4
     return time.monotonic() - began
 
 
-def _timed(load: Load, topics: list[bytes], number: int) -> bytes:
-    """A message whose reading carries the present, to the microsecond and unique per point."""
-    micros = time.time_ns() // 1000
-    seconds, fraction = divmod(micros, _SECOND)
+def _timed(load: Load, topics: list[bytes], first: int, last: int) -> bytes:
+    """Messages whose readings carry the present, to the microsecond, so that their way can be timed."""
+    seconds, fraction = divmod(time.time_ns() // 1000, _SECOND)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%06dZ" % fraction
-    payload = b'{"point":"p%d","time":"%s","value":0.5}' % (number // load.devices % load.points + 1, moment)
-    return _frame(topics[number % load.devices], number % 60_000 + 1, payload)
+    payload = b'{"point":"p%d","time":"%s","value":0.5}'
+    return b"".join(
+        _frame(
+            topics[number % load.devices],
+            number % MOST_IDS + 1,
+            payload % (number // load.devices % load.points + 1, moment),
+        )
+        for number in range(first, last)
+    )
 
 
 if __name__ == "__main__":

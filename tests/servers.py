@@ -182,10 +182,19 @@ class Databases:
         return self._create(self._template)
 
     def drop(self, url: str) -> None:
-        with self._admin() as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self._name_of(url)))
-            )
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self._name_of(url)))
+
+        def dropped() -> bool:
+            # A role that is no superuser may not end an autovacuum worker; it goes by itself.
+            with (
+                contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectInUse),
+                self._admin() as c,
+            ):
+                c.execute(drop)
+                return True
+            return False
+
+        wait_for(dropped, 30, f"dropping {url}")
 
     def close(self) -> None:
         """Drop the template."""

@@ -1,27 +1,17 @@
 """Writing readings: the hot path of ingest, the same for TimescaleDB and plain PostgreSQL.
 
-Columns go to the server as they are: NumPy lays out PostgreSQL's binary COPY rows and binary arrays, so that no Python
-object is made per reading. Formats: PostgreSQL documentation, "COPY, Binary Format", and ``array_send`` in the server.
+Columns go to the server as they are: NumPy lays out the rows of binary COPY, so that no Python object is made per
+reading. Format: PostgreSQL documentation, "COPY", section "Binary Format".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
-
 import numpy as np
 import psycopg
-from psycopg.adapt import Dumper, PyFormat
-from psycopg.pq import Format
 
 from lifeline.readings import Readings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from psycopg.abc import DumperKey
-
-_POSTGRES_EPOCH = 946_684_800_000_000
-"""2000-01-01T00:00Z in microseconds since 1970: where PostgreSQL counts timestamps from."""
+from lifeline.timeseries import arrays
+from lifeline.timeseries.arrays import FLOAT8, INT2, INT4, POSTGRES_EPOCH, TIMESTAMPTZ, Array
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -69,44 +59,9 @@ _ENQUEUE = "INSERT INTO evaluation_batch (readings, packed) VALUES (%b, %b)"
 _WAKE = "NOTIFY lifeline_evaluation"
 
 
-# pg_type: oids of an element and of its array; they never change.
-_INT2, _INT4, _FLOAT8, _TIMESTAMPTZ = (21, 1005), (23, 1007), (701, 1022), (1184, 1185)
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """A NumPy column on its way to the server as a one-dimensional array of a fixed-width type."""
-
-    values: NDArray[Any]
-    element_oid: int
-    array_oid: int
-
-
-class _ArrayDumper(Dumper):
-    """Lays out one column as a binary array; one dumper per element type, chosen by the array's oid."""
-
-    format = Format.BINARY
-
-    def get_key(self, obj: _Array, format: PyFormat) -> DumperKey:  # noqa: A002, ARG002 (psycopg's signature)
-        return cast("DumperKey", (self.cls, obj.array_oid))
-
-    def upgrade(self, obj: _Array, format: PyFormat) -> _ArrayDumper:  # noqa: A002, ARG002
-        dumper = _ArrayDumper(self.cls)
-        dumper.oid = obj.array_oid
-        return dumper
-
-    def dump(self, obj: _Array) -> bytes:
-        width = obj.values.dtype.itemsize
-        cells = np.empty(len(obj.values), [("size", ">i4"), ("value", obj.values.dtype.newbyteorder(">"))])
-        cells["size"] = width
-        cells["value"] = obj.values
-        header = np.array([1, 0, obj.element_oid, len(obj.values), 1], ">i4")
-        return header.tobytes() + cells.tobytes()
-
-
 def prepare(connection: psycopg.Connection) -> None:
     """Make ``connection`` fit for the functions of this module: array dumpers, and late data into compressed chunks."""
-    connection.adapters.register_dumper(_Array, _ArrayDumper)
+    arrays.register(connection)
     # TimescaleDB stops a transaction that must open many compressed rows to look for a repeat; late batches may.
     connection.execute("SELECT set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', false)")
 
@@ -118,8 +73,8 @@ def write_new(cursor: psycopg.Cursor, readings: Readings) -> None:
     for name in ("point_id", "time", "received_at", "value", "quality"):
         rows[f"{name}_size"] = _COPY_ROW[name].itemsize
     rows["point_id"] = readings.point_id
-    rows["time"] = readings.time - _POSTGRES_EPOCH
-    rows["received_at"] = readings.received_at - _POSTGRES_EPOCH
+    rows["time"] = readings.time - POSTGRES_EPOCH
+    rows["received_at"] = readings.received_at - POSTGRES_EPOCH
     rows["value"] = readings.value
     rows["quality"] = readings.quality
     with cursor.copy(_COPY) as copy:
@@ -169,11 +124,11 @@ def sorted_once(readings: Readings) -> Readings:
     return ordered if first.all() else ordered.take(first)
 
 
-def _columns(readings: Readings) -> tuple[_Array, ...]:
+def _columns(readings: Readings) -> tuple[Array, ...]:
     return (
-        _Array(readings.point_id, *_INT4),
-        _Array(readings.time - _POSTGRES_EPOCH, *_TIMESTAMPTZ),
-        _Array(readings.received_at - _POSTGRES_EPOCH, *_TIMESTAMPTZ),
-        _Array(readings.value, *_FLOAT8),
-        _Array(readings.quality, *_INT2),
+        Array(readings.point_id, *INT4),
+        Array(readings.time - POSTGRES_EPOCH, *TIMESTAMPTZ),
+        Array(readings.received_at - POSTGRES_EPOCH, *TIMESTAMPTZ),
+        Array(readings.value, *FLOAT8),
+        Array(readings.quality, *INT2),
     )

@@ -140,6 +140,7 @@ def run(directory: DemoDirectory, wish: Wish, supervisor: Supervisor, teller: Te
     metrics_url = f"http://{HOST}:{metrics_port}/metrics"
     ingest = services.ingest(environ, metrics_url, log / "ingest.log")
 
+    launch.make_directory(directory.path / "spool", None)  # before ingest does, so that nobody else can read it
     teller.say(f"Lifeline, with its data in {directory.path}")
     with teller.step(f"PostgreSQL on port {database.port}"):
         database.initialise()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +38,16 @@ ORDER BY county.code
 """
 
 
+def cut(text: str, columns: int) -> str:
+    """``text`` so that it fills at most ``columns`` of a terminal, where a Chinese character takes two."""
+    used = 0
+    for place, character in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if used > columns:
+            return text[:place]
+    return text
+
+
 class Teller:
     """Writes to standard output; on a terminal the last line is live and rewritten in place."""
 
@@ -63,8 +75,7 @@ class Teller:
             click.echo(text)
             return
         self._clear()
-        width = os.get_terminal_size(sys.stdout.fileno()).columns
-        click.echo(text[: max(20, width - 1)], nl=False)
+        click.echo(cut(text, shutil.get_terminal_size().columns - 1), nl=False)
         self._line_open = True
 
     def _clear(self) -> None:

@@ -118,7 +118,10 @@ class FrameSocket:
                 break
         if total == 0:
             return []
-        return self._split(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        try:
+            return self._split(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        except IndexError:
+            raise FrameError("a packet ends before its own header") from None
 
     def acknowledge(self, packet_ids: list[int]) -> None:
         """Queue one PUBACK for each id, in order."""

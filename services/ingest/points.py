@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifeline.units import conversion
+
 if TYPE_CHECKING:
     import psycopg
     from numpy.typing import NDArray
@@ -19,11 +21,10 @@ _DEVICES = """
 SELECT device.id, device.code, site.county FROM device JOIN site ON site.id = device.site_id
 """
 
-# Every point with its effective unit and valid range.
+# Every point with its unit and valid range, its own and its indicator's.
 _POINTS = """
-SELECT point.id, point.device_id, point.code, point.source_name, coalesce(point.unit, indicator.unit),
-       coalesce(point.valid_min, indicator.valid_min, '-Infinity'),
-       coalesce(point.valid_max, indicator.valid_max, 'Infinity')
+SELECT point.id, point.device_id, point.code, point.source_name, point.unit, point.valid_min, point.valid_max,
+       indicator.unit, indicator.valid_min, indicator.valid_max
 FROM point JOIN indicator ON indicator.code = point.indicator
 """
 
@@ -84,13 +85,14 @@ def _collect(at_version: int, by_id: dict[int, Device], rows: psycopg.ServerCurs
     maxima: list[float] = []
     units: list[str | None] = []
     shared: dict[str, str] = {}  # codes and units recur on thousands of devices: keep each text once
-    for row, (point_id, device_id, code, source_name, unit, minimum, maximum) in enumerate(rows):
+    for row, (point_id, device_id, code, source_name, *ranges) in enumerate(rows):
         device = by_id[device_id]
         device.points[shared.setdefault(code, code)] = row
         if source_name is None:
             device.sources.setdefault(shared[code], row)  # a point that asks for the name goes before
         else:
             device.sources[shared.setdefault(source_name, source_name)] = row
+        unit, minimum, maximum = effective(*ranges)
         point_ids.append(point_id)
         minima.append(minimum)
         maxima.append(maximum)
@@ -106,3 +108,22 @@ def _collect(at_version: int, by_id: dict[int, Device], rows: psycopg.ServerCurs
         np.array(maxima, np.float64),
         units,
     )
+
+
+def effective(
+    unit: str | None,
+    valid_min: float | None,
+    valid_max: float | None,
+    indicator_unit: str | None,
+    indicator_min: float | None,
+    indicator_max: float | None,
+) -> tuple[str | None, float, float]:
+    """A point's unit and valid range (±inf where open): its own, else its indicator's, in the point's unit."""
+    if unit is not None and indicator_unit is not None and unit != indicator_unit:
+        factor = conversion(indicator_unit, unit)
+        if factor is not None:
+            indicator_min = None if indicator_min is None else indicator_min * factor.scale + factor.offset
+            indicator_max = None if indicator_max is None else indicator_max * factor.scale + factor.offset
+    lowest = indicator_min if valid_min is None else valid_min
+    highest = indicator_max if valid_max is None else valid_max
+    return unit or indicator_unit, -np.inf if lowest is None else lowest, np.inf if highest is None else highest

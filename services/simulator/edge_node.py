@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import NamedTuple
 
@@ -46,7 +47,8 @@ class EdgeNode:
         self._unit = {point: units[prefecture.points[point].indicator] for point in points}
         self._shown: dict[int, tuple[float, int]] = {}
         self._seq = 0
-        self._bd_seq = 0
+        # A birth under a number that has died revives nothing, and the last run's number is not known here.
+        self._bd_seq = int(time.time()) % 256
         self._live = False
         self._birth_wanted = threading.Event()
         self._waiting: deque[_Data] = deque(maxlen=WAITING_MESSAGES)

@@ -106,7 +106,7 @@ class Schedule:
         number = now[due]
         missed = due[self._is_late(due, number - 2)]
         current = self._report(due[~self._is_late(due, number)], now)
-        return [current, self._report(missed[:0], now - 2)]
+        return [current, self._report(missed, now - 2)]
 
     def _is_late(self, device: Indices, number: Indices) -> NDArray[np.bool_]:
         result: NDArray[np.bool_] = uniform(self.seed, key("late"), device, number) < LATE_SHARE

@@ -16,7 +16,7 @@ from lifeline.readings import Readings
 from lifeline.settings import Settings, load
 from lifeline.timeseries import write
 from migrations.upgrade import upgrade
-from tests.servers import Databases
+from tests.servers import Databases, wait_for
 
 HomeName = Literal["plain", "timescaledb"]
 HOMES: tuple[HomeName, ...] = ("plain", "timescaledb")
@@ -91,3 +91,17 @@ def store(connection: psycopg.Connection, readings: Readings) -> None:
     """Write a batch as ingest does, and commit."""
     put(connection, readings)
     connection.commit()
+
+
+def settle(connection: psycopg.Connection) -> None:
+    """Wait until all batches may be taken: an open transaction in any database of the server holds them back."""
+
+    def settled() -> bool:
+        row = connection.execute(
+            "SELECT coalesce(max(xid) < pg_snapshot_xmin(pg_current_snapshot())::text::bigint, true) "
+            "FROM evaluation_batch"
+        ).fetchone()
+        connection.rollback()
+        return row == (True,)
+
+    wait_for(settled, 30, "the end of older transactions")

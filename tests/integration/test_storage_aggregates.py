@@ -25,6 +25,7 @@ from tests.integration.storage_fixtures import (
     fresh,
     put,
     random_readings,
+    settle,
     some,
     store,
 )
@@ -64,6 +65,7 @@ def test_a_transaction_that_began_earlier_and_commits_later_is_not_skipped(setti
         with pytest.raises(TimeoutError, match="pg_stat_activity"):
             timeseries.refresh(keeper, timeout_s=0.1)
         early.commit()
+        settle(keeper)
         assert timeseries.keep(keeper, settings, NOW).readings_aggregated == 2
         keeper.rollback()
         assert _counted(keeper) == [2, 2, 2]
@@ -119,6 +121,7 @@ def test_rounds_are_bounded_and_go_on_where_they_stopped(
     monkeypatch.setattr(aggregates, "ROUND_READINGS", 25)
     for index in range(10):
         store(connection, some([(1, T0 + index * MINUTE + second, 1.0, GOOD) for second in range(10)]))
+    settle(connection)
     assert aggregates.aggregate_round(connection) == 30
     assert timeseries.keep(connection, settings, NOW, budget_s=0).readings_aggregated == 30
     assert timeseries.keep(connection, settings, NOW).readings_aggregated == 40
@@ -153,6 +156,7 @@ def test_batches_go_when_every_reader_passed_them_or_when_they_are_too_old(
         batches = connection.execute("SELECT xid, id FROM evaluation_batch ORDER BY xid, id").fetchall()
         connection.execute("INSERT INTO evaluation_reader (name, xid, batch_id) VALUES ('alarms', %s, %s)", batches[1])
         connection.commit()
+        settle(connection)
         deleted = timeseries.keep(connection, settings, now).batches_deleted
         assert deleted == 2
         assert timeseries.keep(connection, settings, now).batches_deleted == 0

@@ -14,7 +14,7 @@ from lifeline import timeseries
 from lifeline.readings import GOOD, to_micros
 from lifeline.settings import Settings
 from lifeline.timeseries import partitions
-from tests.integration.storage_fixtures import T0, connected, fresh, put, settings_for, some, store
+from tests.integration.storage_fixtures import T0, connected, fresh, put, settings_for, settle, some, store
 from tests.servers import Databases
 
 MAY_2009 = to_micros(datetime(2009, 5, 17, tzinfo=UTC))
@@ -108,6 +108,7 @@ def test_housekeeping_makes_three_months_ahead_and_drops_expired_ones(
     assert kept.partitions_made == 4
     assert {f"reading_{month}" for month in ("2031_11", "2031_12", "2032_01", "2032_02")} <= _names(connection)
     store(connection, some([(1, MAY_2009, 1.0, GOOD), (1, JULY_2009, 2.0, GOOD), (1, T0, 3.0, GOOD)]))
+    settle(connection)
     short = settings_for(settings.database_url.get_secret_value(), LIFELINE_READINGS_RETENTION_DAYS="30",
                          LIFELINE_TOO_OLD_DAYS="30")  # fmt: skip
     # The last moment of June 2009 is 30 days old only when 30 July has ended.

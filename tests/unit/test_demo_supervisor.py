@@ -18,6 +18,7 @@ from services.demo import launch, logs, ports
 from services.demo.broker import password_line
 from services.demo.directory import DemoDirectory, DirectoryError
 from services.demo.services import environment
+from services.demo.status import cut
 from services.demo.supervisor import LONGEST_PAUSE_S, SETTLED_S, Child, NotReadyError, Program, Supervisor
 
 
@@ -189,3 +190,9 @@ def test_private_files_are_whole_and_closed_to_others(tmp_path: Path) -> None:
         os.umask(old_mask)
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_live_line_fits_the_terminal() -> None:
+    assert cut("共和县 12", 20) == "共和县 12"
+    assert cut("共和县 12", 6) == "共和县"
+    assert cut("共和县 12", 5) == "共和"

@@ -19,6 +19,8 @@ from services.simulator.world import World
 
 WINTER_NIGHT = 1_795_453_200.0
 """2026-11-24 01:00 in Beijing."""
+DRY_SUMMER_NOON = 1_784_606_400.0
+"""2026-07-21 12:00 in Beijing."""
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +31,21 @@ def prefecture() -> Prefecture:
 class Play:
     """A scenario played in a quiet world; times are its minutes."""
 
-    def __init__(self, prefecture: Prefecture, order: str, speed: float = 1.0) -> None:
+    def __init__(self, prefecture: Prefecture, order: str, speed: float = 1.0, *, start: float = WINTER_NIGHT) -> None:
+        self.start = start
         self.prefecture = prefecture
         self.stage = Stage(prefecture, speed)
         self.world = World(prefecture, self.stage, 0.0)
         self.speed = speed
         self.quiet = World(prefecture, Stage(prefecture), 0.0)
         self.stage.begin(parse_order(order))
-        self.stage.move(WINTER_NIGHT)
+        self.stage.move(start)
 
     def show(self, signal: str, minute: float, *, quiet: bool = False, county: int = 0) -> np.ndarray:
         points = np.flatnonzero(
             (self.prefecture.signal == SIGNAL_NAMES.index(signal)) & (self.prefecture.point_county == county)
         )
-        times = np.full(points.size, WINTER_NIGHT + minute * 60 / self.speed)
+        times = np.full(points.size, self.start + minute * 60 / self.speed)
         return (self.quiet if quiet else self.world).values(points, times)
 
 
@@ -58,6 +61,16 @@ def test_a_storm_fills_hollows_drains_and_rivers_of_its_county_alone(prefecture:
     assert (play.show("river.level", 40) - play.show("river.level", 40, quiet=True)).max() > 1
     assert play.show("weather.air", 30).min() > 5, "rain, not snow"
     assert play.show("waterlogging.depth", 235).max() < 15, "it has drained away"
+
+
+def test_a_storm_in_summer_stays_in_its_county_too(prefecture: Prefecture) -> None:
+    play = Play(prefecture, "storm:632524", start=DRY_SUMMER_NOON)
+    assert play.show("waterlogging.depth", 45, county=3).max() > 40
+    for county in (0, 1, 2, 4):
+        assert play.show("rain.hour", 45, county=county).max() < 8
+        assert np.array_equal(
+            play.show("drain.level", 45, county=county), play.show("drain.level", 45, quiet=True, county=county)
+        )
 
 
 def test_a_burst_lowers_the_pressure_at_once_and_raises_the_flow(prefecture: Prefecture) -> None:

@@ -53,6 +53,11 @@ def play(prefecture: Prefecture, seconds: float, *scenarios: str, tick: float = 
     return simulator, outlet
 
 
+@pytest.fixture(scope="module")
+def ten_minutes(prefecture: Prefecture) -> tuple[Simulator, Outlet]:
+    return play(prefecture, 600)
+
+
 Rows = list[tuple[float, str, str, int, object]]
 
 
@@ -91,8 +96,29 @@ def test_intervals_keep_the_rate_and_the_catalogues_order(prefecture: Prefecture
     assert intervals.min() >= 1
 
 
-def test_nb_iot_sends_several_samples_at_once_some_of_them_late(prefecture: Prefecture) -> None:
-    _, outlet = play(prefecture, 600)
+def test_no_sample_is_left_out_or_made_twice_however_late_it_comes(prefecture: Prefecture) -> None:
+    interval = live_intervals(prefecture.interval_s, 300.0)
+    schedule = Schedule(prefecture, interval, START - 100)  # all have booted: that reading may meet a regular one
+    heard = Counter[tuple[int, int]]()
+    for step in np.arange(0, 1700, 1.7):
+        for due in schedule.due(START + step, START + step + 1.7):
+            heard.update(zip(due.point.tolist(), np.round(due.times * 1000).astype(np.int64).tolist(), strict=True))
+    assert max(heard.values()) == 1
+    expected = schedule.history(START + 30, START + 300)
+    missing = [
+        sample
+        for sample in zip(
+            expected.point.tolist(), np.round(expected.times * 1000).astype(np.int64).tolist(), strict=True
+        )
+        if sample not in heard
+    ]
+    assert missing == []
+
+
+def test_nb_iot_sends_several_samples_at_once_some_of_them_late(
+    prefecture: Prefecture, ten_minutes: tuple[Simulator, Outlet]
+) -> None:
+    _, outlet = ten_minutes
     nb = {device.code for device, style in zip(prefecture.devices, prefecture.styles, strict=True) if style == "nb"}
     sizes = Counter[bool]()
     ages: list[float] = []
@@ -113,14 +139,17 @@ def test_nb_iot_sends_several_samples_at_once_some_of_them_late(prefecture: Pref
     assert min(ages) > -10, "clocks err by seconds, never near the limit of ten minutes"
 
 
-def test_some_messages_come_twice_and_a_reading_is_else_never_made_twice(prefecture: Prefecture) -> None:
-    simulator, outlet = play(prefecture, 600)
-    counted = Counter((device, name, time) for _, device, name, time, _ in readings(outlet))
+def test_some_messages_come_twice_and_a_reading_is_else_never_made_twice(
+    ten_minutes: tuple[Simulator, Outlet],
+) -> None:
+    simulator, outlet = ten_minutes
+    rows = readings(outlet)
+    counted = Counter((device, name, time) for _, device, name, time, _ in rows)
     repeats = sum(count - 1 for count in counted.values())
     assert simulator.repeated > 0
     assert repeats == simulator.repeated
     values = defaultdict(set)
-    for _, device, name, time, value in readings(outlet):
+    for _, device, name, time, value in rows:
         values[device, name, time].add(value)
     assert all(len(found) == 1 for found in values.values()), "a repeat says the same"
 
