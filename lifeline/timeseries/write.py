@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import psycopg
+from psycopg import sql
 
 from lifeline.readings import Readings
 from lifeline.timeseries import arrays
@@ -35,7 +36,7 @@ _COPY_ROW = np.dtype(
 _KEY = np.dtype([("point_id", np.int64), ("time", np.int64)])
 
 # Readings that are all new: the fast way. Fails as a whole on the first repeat.
-_COPY = "COPY reading (point_id, time, received_at, value, quality) FROM STDIN (FORMAT BINARY)"
+_COPY = "COPY {} (point_id, time, received_at, value, quality) FROM STDIN (FORMAT BINARY)"
 
 # Readings among which some are there already: tells which ones were new.
 _INSERT_ABSENT = """
@@ -66,7 +67,7 @@ def prepare(connection: psycopg.Connection) -> None:
     connection.execute("SELECT set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', false)")
 
 
-def write_new(cursor: psycopg.Cursor, readings: Readings) -> None:
+def write_new(cursor: psycopg.Cursor, readings: Readings, table: str = "reading") -> None:
     """Store readings of which none is there yet. Raises ``psycopg.errors.UniqueViolation`` at the first repeat."""
     rows = np.empty(len(readings), _COPY_ROW)
     rows["fields"] = 5
@@ -77,7 +78,7 @@ def write_new(cursor: psycopg.Cursor, readings: Readings) -> None:
     rows["received_at"] = readings.received_at - POSTGRES_EPOCH
     rows["value"] = readings.value
     rows["quality"] = readings.quality
-    with cursor.copy(_COPY) as copy:
+    with cursor.copy(sql.SQL(_COPY).format(sql.Identifier(table))) as copy:
         copy.write(_COPY_HEADER)
         copy.write(rows.tobytes())
         copy.write(_COPY_TRAILER)

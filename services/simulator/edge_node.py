@@ -66,8 +66,8 @@ class EdgeNode:
     def add(self, device: int, points: Indices, times: Floats, values: Floats, now: float) -> None:
         """Take readings of one device, to be sent by :meth:`work`."""
         metrics = []
-        for point, time, value in zip(points.tolist(), times.tolist(), values.tolist(), strict=True):
-            milliseconds = round(time * 1000)
+        for point, moment, value in zip(points.tolist(), times.tolist(), values.tolist(), strict=True):
+            milliseconds = round(moment * 1000)
             self._shown[point] = (value, milliseconds)
             metrics.append(self._metric(point, value, milliseconds, born=False))
         if len(self._waiting) == WAITING_MESSAGES:
