@@ -27,7 +27,7 @@ demo: $(READY)
 
 test: $(READY)
 	@tests/setup
-	@.venv/bin/python -m pytest --durations=10 $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist worksteal --durations=10 $(ARGS)
 
 check: $(READY)
 	.venv/bin/ruff check .

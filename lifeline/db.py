@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine, make_url
 
-from lifeline.settings import Settings
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from lifeline.settings import Settings
 
 CONNECT_TIMEOUT_S = 3
 LOCK_TIMEOUT_S = 10
@@ -45,6 +49,8 @@ def make_engine(
     settings: Settings, process: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S, pool_size: int = 5
 ) -> Engine:
     """An engine on the database of ``settings`` for the process named ``process`` (``ingest``, ``api``, …)."""
+    from sqlalchemy import create_engine, make_url  # 20 MB that ingest does without
+
     url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+psycopg")
     return create_engine(
         url,
@@ -59,8 +65,9 @@ def connect(
     settings: Settings, process: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S
 ) -> psycopg.Connection:
     """A bare psycopg connection, for COPY, LISTEN and advisory locks. Raises ``psycopg.OperationalError``."""
-    url = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
-    return psycopg.connect(url.render_as_string(hide_password=False), **_parameters(process, statement_timeout_s))
+    # SQLAlchemy's spelling, with the driver in the scheme, is welcome too.
+    url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", settings.database_url.get_secret_value())
+    return psycopg.connect(url, **_parameters(process, statement_timeout_s))
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ taken, so that a process that comes back finds the spool and the MQTT session it
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
-import secrets
 import shutil
+import socket
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -37,11 +38,16 @@ class Slot:
 
     @property
     def identity(self) -> str:
-        """A name that no other slot has, here or on another machine, and that stays with the folder."""
+        """A name that no other slot has, here or on another machine.
+
+        Kept in the folder, so that it goes where the spool goes; made from the machine and the path, so that a folder
+        that was lost leads back to the session that still waits with the broker.
+        """
         path = self.folder / "identity"
         if not path.exists():
+            origin = f"{socket.gethostname()}:{self.folder.resolve()}"
             fresh = path.with_suffix(".new")
-            fresh.write_text(secrets.token_hex(4))
+            fresh.write_text(hashlib.sha256(origin.encode()).hexdigest()[:12])
             fresh.replace(path)
         return path.read_text().strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,8 @@ def test_slots_are_taken_lowest_first_and_given_back(tmp_path: Path) -> None:
     again = slots.claim(tmp_path)
     assert (again.number, again.identity) == (0, identity)
     second.release()
+    shutil.rmtree(again.folder)  # a lost folder leads back to the same session
+    assert slots.claim(tmp_path).identity == identity
 
 
 def test_spool_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
