@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -118,6 +119,17 @@ class Settings(BaseModel):
             raise ValueError(f"{value!r} is no time zone of the IANA database, such as Asia/Shanghai") from error
         return value
 
+    @field_validator("mqtt_url")
+    @classmethod
+    def _is_mqtt(cls, value: SecretStr) -> SecretStr:
+        return _checked(value, ("mqtt", "mqtts"), "mqtt://user:password@host:1883, or mqtts:// for TLS")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        schemes = ("postgresql", "postgres", "postgresql+psycopg")
+        return _checked(value, schemes, "postgresql://user:password@host:5432/database")
+
     @model_validator(mode="after")
     def _retention_covers_what_is_accepted(self) -> Settings:
         if self.readings_retention_days < self.too_old_days:
@@ -151,7 +163,20 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(item["loc"], item["msg"]) for item in error.errors())) from None
+        problems = (_explain(item["loc"], item["msg"].removeprefix("Value error, ")) for item in error.errors())
+        raise SettingsError("\n".join(problems)) from None
+
+
+def _checked(value: SecretStr, schemes: tuple[str, ...], example: str) -> SecretStr:
+    """``value`` if it is a URL of one of ``schemes``; the error does not repeat it, for it holds a password."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in schemes:
+        raise ValueError(f"is no such URL; write {example}")
+    return value
 
 
 def _explain(location: tuple[int | str, ...], message: str) -> str:

@@ -95,7 +95,7 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
     failed = [type(part).__name__ for part in parts if not part.alive]
     _log.info("ingest stopping", failed=failed)
     for source in (consumer, nodes, heir):
-        source.stop_reading()
+        source.stop_reading(5)
     queue.close()
     drained = writer.join(DRAIN_S)
     for source in (consumer, nodes, heir):

@@ -7,9 +7,9 @@ it. The queue being full stops the reading, so that the broker keeps what we can
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import selectors
+import socket
 import threading
 import time
 from collections import deque
@@ -73,7 +73,8 @@ class Consumer:
     ) -> None:
         """``retiring``: take what waits in a session that nobody needs any more, and subscribe to nothing."""
         self._retiring = retiring
-        self._unacknowledged = 0
+        self._taken = self._returned = 0
+        """Parcels of this connection: taken by our thread, returned durable by the writer's."""
         self._last_arrival = time.monotonic()
         self._announcement = announcement
         self._connecting_ms = 0
@@ -89,9 +90,11 @@ class Consumer:
         self._connected = False
         self._to_acknowledge: deque[tuple[int, list[int]]] = deque()
         self._to_publish: deque[tuple[str, bytes]] = deque(maxlen=1000)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._quiet = threading.Event()
+        # Socket objects, not bare descriptors: a late wake-up must never reach whoever got the number next.
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
         self._client: _Session | None = None
         self._thread = threading.Thread(target=self._run, name=f"consumer-{client_id}", daemon=True)
         self.failed: BaseException | None = None
@@ -108,28 +111,32 @@ class Consumer:
     def start(self) -> None:
         self._thread.start()
 
-    def stop_reading(self) -> None:
+    def stop_reading(self, timeout_s: float) -> None:
         """Take no more messages; what was taken can still be acknowledged. Returns when the reading has ended."""
         self._stopping.set()
         self._wake()
+        if self._thread.is_alive():
+            self._quiet.wait(timeout_s)
 
     @property
     def idle_s(self) -> float:
         """Seconds since the last message, once all are acknowledged and the session stands; else 0."""
-        busy = self._unacknowledged or not self._connected
+        busy = self._taken > self._returned or not self._connected
         return 0.0 if busy else time.monotonic() - self._last_arrival
 
     def close(self, timeout_s: float, *, end_session: bool = False) -> None:
         """Send the acknowledgements that are due, say goodbye and end the thread. The session stays, unless ended."""
         self._end_session = end_session
         self._closing = True
-        self.stop_reading()
-        self._thread.join(timeout_s)
+        self._stopping.set()
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def acknowledge(self, parcel: Parcel) -> None:
         """The messages of ``parcel`` are durable. Called by the writer's thread."""
         if parcel.connection == self._connection:
-            self._unacknowledged -= 1
+            self._returned += 1
         packet_ids = [message.packet_id for message in parcel.messages if message.packet_id]
         if packet_ids:
             self._to_acknowledge.append((parcel.connection, packet_ids))
@@ -141,8 +148,8 @@ class Consumer:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"\0")
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: there is nobody to wake
+            self._waker.send(b"\0")
 
     def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
@@ -151,7 +158,7 @@ class Consumer:
                 began = time.monotonic()
                 try:
                     self._converse()
-                except (OSError, ValueError) as error:
+                except OSError as error:
                     _log.warning("broker connection lost", client_id=self.client_id, error=str(error))
                 finally:
                     self._connected = False
@@ -164,15 +171,16 @@ class Consumer:
             self.failed = error
             raise
         finally:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            self._quiet.set()
+            self._woken.close()
+            self._waker.close()
 
     def _converse(self) -> None:
         """One connection, from CONNECT to its end."""
         client = self._client = self._make_client()
         self._connection += 1
         self._to_acknowledge.clear()
-        self._unacknowledged = 0
+        self._taken = self._returned = 0
         url = urlsplit(self._settings.mqtt_url.get_secret_value())
         default_port = 8883 if url.scheme == "mqtts" else 1883
         version_5 = self._settings.mqtt_protocol == "5"
@@ -186,11 +194,10 @@ class Consumer:
         frames = client.frames
         assert frames is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_read, selectors.EVENT_READ)
-            selector.register(frames, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
             while client.socket() is not None:
                 self._turn(client, frames, selector)
-                if self._stopping.is_set() and self._closing:
+                if self._closing:
                     self._send_due(frames)
                     self._announce(client, online=False)
                     self._say_goodbye(client)
@@ -199,13 +206,16 @@ class Consumer:
     def _turn(self, client: _Session, frames: FrameSocket, selector: selectors.BaseSelector) -> None:
         """Wait for something to do, at most a second, and do it."""
         reading = not self._stopping.is_set()
+        if not reading:
+            self._quiet.set()
         events = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if frames.has_outgoing else 0)
-        selector.modify(frames, events or selectors.EVENT_READ)
-        ready = {key.fileobj: mask for key, mask in selector.select(1.0)}
-        if self._wake_read in ready:
+        _watch(selector, frames, events)
+        waiting = reading and frames.has_pending
+        ready = {key.fileobj: mask for key, mask in selector.select(0 if waiting else 1.0)}
+        if self._woken in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
-        if ready.get(frames, 0) & selectors.EVENT_READ and reading:
+                self._woken.recv(4096)
+        if reading and (waiting or ready.get(frames, 0) & selectors.EVENT_READ):
             self._take(client, frames)
         self._send_due(frames)
         while self._to_publish and self._connected:
@@ -226,7 +236,7 @@ class Consumer:
         messages = [Message(topic, payload, now, packet_id) for topic, payload, packet_id in published]
         size = sum(map(len, [payload for _, payload, _ in published])) + 250 * len(published)
         parcel = Parcel(messages, self, self._connection, size)
-        self._unacknowledged += 1
+        self._taken += 1
         self._last_arrival = time.monotonic()
         self._put(parcel, self._while_full)
 
@@ -268,8 +278,6 @@ class Consumer:
             manual_ack=True,
         )
         url = urlsplit(settings.mqtt_url.get_secret_value())
-        if url.scheme not in {"mqtt", "mqtts"}:
-            raise ValueError("LIFELINE_MQTT_URL must begin with mqtt:// or mqtts://")
         if url.username:
             client.username_pw_set(unquote(url.username), unquote(url.password or ""))
         if url.scheme == "mqtts":
@@ -335,3 +343,14 @@ class Consumer:
         self._connected = False
         if reason.is_failure:
             _log.warning("broker ended the connection", client_id=self.client_id, reason=str(reason))
+
+
+def _watch(selector: selectors.BaseSelector, frames: FrameSocket, events: int) -> None:
+    """Have ``selector`` look at ``frames`` for ``events``, which may be none."""
+    known = frames in {key.fileobj for key in selector.get_map().values()}
+    if events and known:
+        selector.modify(frames, events)
+    elif events:
+        selector.register(frames, events)
+    elif known:
+        selector.unregister(frames)

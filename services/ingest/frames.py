@@ -11,16 +11,14 @@ Layout of packets: MQTT 3.1.1 section 2 and 3.3, MQTT 5.0 sections 2.1, 3.3 and 
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from services.ingest.formats.model import MAX_PAYLOAD
 from services.ingest.messages import KEPT_PAYLOAD, Oversize
-
-if TYPE_CHECKING:
-    import socket
 
 _RECV = 256 << 10
 _MOST_PER_READ = 1 << 20
@@ -45,6 +43,7 @@ class FrameSocket:
     """A non-blocking socket as paho wants one (``recv``, ``send``, ``close``, …), and ours."""
 
     def __init__(self, sock: socket.socket, *, version_5: bool) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._sock = sock
         self._version_5 = version_5
         self._received = b""
@@ -91,6 +90,11 @@ class FrameSocket:
     @property
     def has_outgoing(self) -> bool:
         return bool(self._outgoing)
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether TLS holds bytes already taken off the socket, of which no selector knows."""
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def flush(self) -> None:
         """Send what is queued as far as the socket takes it. Raises ``OSError`` when the connection is gone."""

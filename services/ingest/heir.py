@@ -65,10 +65,11 @@ class Heir:
     def start(self) -> None:
         self._thread.start()
 
-    def stop_reading(self) -> None:
+    def stop_reading(self, timeout_s: float) -> None:
         self._stopping.set()
-        if self._consumer is not None:
-            self._consumer.stop_reading()
+        consumer = self._consumer
+        if consumer is not None:
+            consumer.stop_reading(timeout_s)
 
     def close(self, timeout_s: float) -> None:
         """What has not been taken over stays where it is, for the next."""

@@ -51,9 +51,9 @@ class EdgeNodes:
             _log.info("asking for rebirth", topic=rebirth.topic, reason=rebirth.reason)
             consumer.publish(rebirth.topic, rebirth_command(time.time_ns() // 1_000_000))
 
-    def stop_reading(self) -> None:
+    def stop_reading(self, timeout_s: float) -> None:
         if self._consumer is not None:
-            self._consumer.stop_reading()
+            self._consumer.stop_reading(timeout_s)
 
     def close(self, timeout_s: float) -> None:
         if self._leader.alive:

@@ -38,7 +38,9 @@ def publish(topic: bytes, payload: bytes, packet_id: int, properties: bytes | No
 
 class Pair:
     def __init__(self, *, version_5: bool = True) -> None:
-        self.broker, ours = socket.socketpair()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            self.broker, _ = listener.accept()
         ours.setblocking(False)
         self.frames = FrameSocket(ours, version_5=version_5)
 

@@ -27,9 +27,13 @@ def test_a_file_can_hold_the_value(tmp_path: Path) -> None:
         ({"LIFELINE_TIMEZONE": "Mars/Olympus"}, "LIFELINE_TIMEZONE"),
         ({"LIFELINE_MQTT_URL": "a", "LIFELINE_MQTT_URL_FILE": "b"}, "LIFELINE_MQTT_URL"),
         ({"LIFELINE_MQTT_URL_FILE": "/nowhere/at/all"}, "LIFELINE_MQTT_URL_FILE"),
+        ({"LIFELINE_MQTT_URL": "http://u:secret@h"}, "LIFELINE_MQTT_URL"),
+        ({"LIFELINE_MQTT_URL": "mqtt://u:secret@h:port"}, "LIFELINE_MQTT_URL"),
+        ({"LIFELINE_DATABASE_URL": "mysql://u:secret@h/d"}, "LIFELINE_DATABASE_URL"),
         ({"LIFELINE_READINGS_RETENTION_DAYS": "10"}, "readings_retention_days"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(environ: dict[str, str], names: str) -> None:
-    with pytest.raises(SettingsError, match=names):
+    with pytest.raises(SettingsError, match=names) as caught:
         load(environ)
+    assert "secret" not in str(caught.value)
