@@ -67,6 +67,7 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
     spool = Spool(slot.spool, loaded.spool_limit_mb << 20)
     registry = Registry(loaded, metrics)
     queue = ParcelQueue(loaded.ingest_queue_mb << 20)
+    metrics.watch(queue, spool)
     nodes = EdgeNodes(loaded, queue.put, metrics)
     writer = Writer(loaded, queue, spool, registry, metrics, nodes.ask_rebirth)
     nodes.on_lead = writer.forget_nodes

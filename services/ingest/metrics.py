@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
@@ -11,6 +12,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 if TYPE_CHECKING:
     from lifeline.settings import Settings
+    from services.ingest.parcels import ParcelQueue
+    from services.ingest.spool import Spool
 
 _COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -67,6 +70,19 @@ class Metrics:
             self.readings.labels(outcome)
         for kind in ("json", "senml", "sparkplug", "status", "unknown"):
             self.messages.labels(kind)
+
+    def watch(self, queue: ParcelQueue, spool: Spool) -> None:
+        """Have the backlog told as it is at the moment of asking, also while the writer is stuck."""
+
+        def lag() -> float:
+            oldest = spool.oldest
+            in_memory = queue.weigh()[1]
+            return in_memory if oldest is None else max(in_memory, time.time() - oldest / 1e6)
+
+        self.queue.set_function(lambda: queue.weigh()[0])
+        self.unacknowledged.set_function(lambda: queue.weigh()[1])
+        self.spool.set_function(lambda: spool.size)
+        self.lag.set_function(lag)
 
     def serve(self, settings: Settings) -> int:
         """Serve ``/metrics`` in a thread; the port, which is a free one where the setting is 0."""

@@ -48,25 +48,21 @@ class Spool:
                 raise
             path.rename(path.with_suffix(f".damaged-{time.time_ns()}"))
             self._database = self._open()
-        row = self._database.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM message").fetchone()
-        self._count: int = row[0]
+        self._count = int(self._database.execute("SELECT count(*) FROM message").fetchone()[0])
+        self._note()
 
     def __len__(self) -> int:
         return self._count
 
     @property
     def size(self) -> int:
-        """Bytes of the file in use."""
-        if not self._count:
-            return 0
-        pages = self._pragma("page_count") - self._pragma("freelist_count")
-        return pages * _PAGE
+        """Bytes of the file in use. Any thread may ask."""
+        return self._size
 
     @property
     def oldest(self) -> int | None:
-        """When the oldest message arrived, microseconds since 1970."""
-        row = self._database.execute("SELECT received_at FROM message ORDER BY id LIMIT 1").fetchone()
-        return None if row is None else int(row[0])
+        """When the oldest message arrived, microseconds since 1970. Any thread may ask."""
+        return self._oldest
 
     def append(self, messages: list[Message]) -> None:
         """Add ``messages`` at the end; on return they are on disk. All or none. Raises :class:`SpoolFullError`."""
@@ -82,6 +78,7 @@ class Spool:
         except sqlite3.OperationalError as error:  # the disk is full, or cannot be written
             raise SpoolFullError(f"{self._path}: {error}") from error
         self._count += len(messages)
+        self._note()
 
     def first(self, most_messages: int, most_bytes: int = 16 << 20) -> tuple[list[Message], int]:
         """The oldest messages, and the id of the last of them for :meth:`remove_to`."""
@@ -110,6 +107,7 @@ class Spool:
         if not self._count:
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._note()
 
     def close(self) -> None:
         self._database.close()
@@ -122,6 +120,13 @@ class Spool:
         database.execute(_SCHEMA)
         database.commit()
         return database
+
+    def _note(self) -> None:
+        """Keep at hand what other threads may ask for."""
+        pages = self._pragma("page_count") - self._pragma("freelist_count")
+        row = self._database.execute("SELECT received_at FROM message ORDER BY id LIMIT 1").fetchone()
+        self._size = pages * _PAGE if self._count else 0
+        self._oldest: int | None = None if row is None else int(row[0])
 
     def _pragma(self, name: str) -> int:
         return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])

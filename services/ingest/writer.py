@@ -119,7 +119,6 @@ class Writer:
         elif not parcels and self._connection is None:
             with contextlib.suppress(DatabaseAwayError):
                 self._connect()
-        self._measure()
 
     def _make_durable(self, parcels: list[Parcel]) -> None:
         """To the database, or else to the spool; waits as long as neither has room."""
@@ -286,14 +285,6 @@ class Writer:
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
-
-    def _measure(self) -> None:
-        readings, age = self._queue.weigh()
-        oldest = self._spool.oldest if len(self._spool) else None
-        self._metrics.queue.set(readings)
-        self._metrics.unacknowledged.set(age)
-        self._metrics.spool.set(self._spool.size)
-        self._metrics.lag.set(age if oldest is None else max(age, time.time() - oldest / 1e6))
 
 
 # What says of the data, not of the server, that it cannot be stored.
