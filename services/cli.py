@@ -49,7 +49,9 @@ def lifeline() -> None:
 
 
 def main() -> None:
-    """Run the command line; a :class:`~lifeline.settings.SettingsError` is told in words, without a traceback."""
+    """Run the command line; settings that cannot be used and a database that is away are told without a traceback."""
+    import psycopg
+
     from lifeline.settings import SettingsError
 
     try:
@@ -57,6 +59,14 @@ def main() -> None:
     except SettingsError as error:
         click.echo(f"lifeline: the settings cannot be used:\n{error}", err=True)
         sys.exit(2)
+    except psycopg.OperationalError as error:
+        click.echo(f"lifeline: the database of LIFELINE_DATABASE_URL does not answer: {str(error).strip()}", err=True)
+        sys.exit(1)
+    except psycopg.errors.UndefinedTable as error:
+        click.echo(
+            f"lifeline: the schema is missing, run `lifeline db upgrade` first: {error.diag.message_primary}", err=True
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _log = logs.get(__name__)
 
 _CONNECT_TIMEOUT_S = 5
+_SECOND = 1_000_000
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 15.0
 
 
@@ -78,6 +79,7 @@ class Consumer:
         self._last_arrival = time.monotonic()
         self._announcement = announcement
         self._connecting_ms = 0
+        self._last_stamp = 0
         self.client_id = client_id
         self._settings = settings
         self._filters = filters
@@ -232,13 +234,27 @@ class Consumer:
                 return
         if not published:
             return
-        now = time.time_ns() // 1000
-        messages = [Message(topic, payload, now, packet_id) for topic, payload, packet_id in published]
+        first = self._stamp(len(published))
+        messages = [
+            Message(topic, payload, first + position, packet_id)
+            for position, (topic, payload, packet_id) in enumerate(published)
+        ]
         size = sum(map(len, [payload for _, payload, _ in published])) + 250 * len(published)
         parcel = Parcel(messages, self, self._connection, size)
         self._taken += 1
         self._last_arrival = time.monotonic()
         self._put(parcel, self._while_full)
+
+    def _stamp(self, messages: int) -> int:
+        """Arrival time of the first of so many messages, microseconds since 1970; each further one is one later.
+
+        No two are the same, for a reading without a time is named by its arrival.
+        """
+        now = time.time_ns() // 1000
+        if 0 <= self._last_stamp - now < _SECOND:  # else the clock was set back
+            now = self._last_stamp + 1
+        self._last_stamp = now + messages - 1
+        return now
 
     def _while_full(self) -> bool:
         """Called while the queue has no room: keeps the acknowledgements going. No ends the wait."""

@@ -233,7 +233,8 @@ class Decoder:
             if factor is None:
                 detail = f"unit {reading.unit[:40]!r} does not convert to {ours!r}, the unit of {reading.name[:100]!r}"
                 return Refusal("bad_unit", detail, reading.raw)
-            value = value * factor.scale + factor.offset
+            # 415 kPa is 0.415 MPa: what the multiplication adds beyond a double's 15 sure digits is noise.
+            value = float(f"{value * factor.scale + factor.offset:.15g}")
             if not np.isfinite(value):
                 return Refusal("bad_value", f"value in {ours} is out of double's range", reading.raw)
         return row, time, value

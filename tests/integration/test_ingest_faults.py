@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.integration.ingest_rig import START_MS, Publisher, Rig, count, fetch, one, register, steady, times_of
+from tests.integration.ingest_rig import START_MS, Publisher, Rig, count, events, fetch, one, register, steady, times_of
 from tests.integration.proxy import Proxy
 from tests.servers import BrokerServer, PostgresServer, Process, run_cli, wait_for
 
@@ -198,6 +199,26 @@ def test_sigterm_leaves_nothing_unacknowledged_behind(rig: Rig, publisher: Publi
     assert times_of(rig.database_url, "d1", "p1") == expected_times(last)
 
 
+def test_sigterm_waits_for_what_was_taken(rig: Rig, publisher: Publisher) -> None:
+    process = rig.ingest()
+    with psycopg.connect(rig.database_url) as blocker:
+        blocker.execute("LOCK TABLE newest_reading IN EXCLUSIVE MODE")
+        for number in range(100):
+            publisher.reading("d1", "p1", number)
+        publisher.settle()
+        wait_for(lambda: rig.metrics(process)["lifeline_ingest_unacknowledged_seconds"] > 0.5, what="a stuck commit")
+        process.signal(signal.SIGTERM)
+        time.sleep(1)
+        assert process.is_alive()
+        blocker.rollback()
+    assert process.wait() == 0, process.output()
+    assert count(rig.database_url) == 100
+    again = rig.ingest()
+    publisher.reading("d1", "p1", 100)
+    wait_for(lambda: count(rig.database_url) == 101, what="the next reading")
+    assert rig.metrics(again)['lifeline_ingest_readings_total{outcome="repeat"}'] == 0
+
+
 def test_two_processes_share_the_load_and_one_takes_over_from_the_other(rig: Rig, publisher: Publisher) -> None:
     first = rig.ingest()
     second = rig.ingest()
@@ -210,14 +231,14 @@ def test_two_processes_share_the_load_and_one_takes_over_from_the_other(rig: Rig
     assert min(shares) > last / 4
     second.signal(signal.SIGKILL)
     second.wait()
-    last = publish_steadily(publisher, 1, 1000, last)
+    # The broker goes on giving half of it to the process that is gone, until the other one ends that session.
+    deadline = time.monotonic() + 60
+    while "abandoned slot taken over" not in first.output() and time.monotonic() < deadline:
+        last = publish_steadily(publisher, 0.5, 200, last)
+    assert "abandoned slot taken over" in first.output()
     publisher.settle()
-    # The broker kept half of it for the process that is gone: the other one fetches it, and ends that session.
-    wait_for(lambda: count(rig.database_url) == last, 60, "all readings")
-    wait_for(lambda: "abandoned slot taken over" in first.output(), 30, "the end of the session")
+    wait_for(lambda: count(rig.database_url) == last, 10, "all readings")
     assert times_of(rig.database_url, "d1", "p1") == expected_times(last)
-    last = publish_steadily(publisher, 0.5, 1000, last)
-    wait_for(lambda: count(rig.database_url) == last, 5, "readings without a share for the dead")
 
 
 def test_message_that_the_database_refuses_stops_only_itself(rig: Rig, publisher: Publisher) -> None:
@@ -250,9 +271,65 @@ def test_memory_is_bounded_while_nothing_can_be_stored(
 ) -> None:
     process = own_rig.ingest({"LIFELINE_SPOOL_LIMIT_MB": "1", "LIFELINE_INGEST_QUEUE_MB": "8"})
     own_postgres.stop()
+    before = own_rig.metrics(process)["process_resident_memory_bytes"]
     payload = json.dumps([{"point": "p1", "time": START_MS + n * 1000, "value": 0.5} for n in range(1000)])
-    for _ in range(1500):
+    for _ in range(2000):  # 95 MB
         publisher.publish("lifeline/v1/632521/d1/readings", payload)
     publisher.settle(60)
     steady(lambda: int(own_rig.metrics(process)["process_resident_memory_bytes"]) >> 22)
-    assert own_rig.metrics(process)["process_resident_memory_bytes"] < 200e6
+    assert own_rig.metrics(process)["process_resident_memory_bytes"] < before + 45e6
+
+
+def test_broker_killed_and_started_again(rig: Rig, publisher: Publisher, own_broker: BrokerServer) -> None:
+    process = rig.ingest()
+    publisher.reading("d1", "p1", 0)
+    wait_for(lambda: count(rig.database_url) == 1, what="the first reading")
+    own_broker.kill()
+    wait_for(lambda: "broker connection lost" in process.output(), what="the loss in the log")
+    assert rig.metrics(process)[f'lifeline_ingest_connected{{client_id="{client_id(process)}"}}'] == 0
+    own_broker.start()
+    for number in range(1, 101):
+        publisher.reading("d1", "p1", number)
+    publisher.settle(30)
+    wait_for(lambda: count(rig.database_url) == 101, 30, "the readings after it")
+    assert process.is_alive()
+
+
+def client_id(process: Process) -> str:
+    return str(next(event["client_id"] for event in events(process) if event["event"] == "broker connected"))
+
+
+def test_database_that_takes_no_writes_counts_as_away(
+    own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer
+) -> None:
+    process = own_rig.ingest()
+    with psycopg.connect(own_postgres.server.superuser_url, autocommit=True) as admin:
+        for setting, spooled in (("on", True), ("off", False)):
+            admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
+            admin.execute("SELECT pg_reload_conf()")
+            time.sleep(0.5)
+            first = 0 if spooled else 50
+            for number in range(first, first + 50):
+                publisher.reading("d1", "p1", number)
+            publisher.settle()
+            if spooled:
+                wait_for(lambda: own_rig.metrics(process)["lifeline_ingest_spool_bytes"] > 0, 20, "the spool")
+    wait_for(lambda: count(own_rig.database_url) == 100, 30, "all readings")
+    assert times_of(own_rig.database_url, "d1", "p1") == expected_times(100)
+
+
+def test_disk_full_under_the_spool_stops_acknowledging(
+    own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer
+) -> None:
+    process = own_rig.ingest({"LIFELINE_INGEST_QUEUE_MB": "1"})
+    # The process may write no file beyond 300 KB: what a full disk is to SQLite.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    own_postgres.stop()
+    last = publish_steadily(publisher, 3, 1500)
+    publisher.settle()
+    wait_for(lambda: "spool full" in process.output(), 20, "the error in the log")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    own_postgres.start()
+    wait_for(lambda: count(own_rig.database_url) == last, 60, "all readings")
+    assert times_of(own_rig.database_url, "d1", "p1") == expected_times(last)
+    assert process.is_alive()
