@@ -70,6 +70,15 @@ def connect(
     return psycopg.connect(url, **_parameters(process, statement_timeout_s))
 
 
+def cut(connection: psycopg.Connection) -> None:
+    """Shut our end of ``connection`` down, so that whoever waits on it gets an ``OperationalError``. Any thread may."""
+    with (
+        contextlib.suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours,
+    ):
+        ours.shutdown(socket.SHUT_RDWR)
+
+
 @contextlib.contextmanager
 def deadline(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
     """Break ``connection`` if the block takes longer than ``seconds``.

@@ -275,6 +275,17 @@ class DeviceStatus(Base):
     firmware: Mapped[str | None]
 
 
+class IngestSession(Base):
+    """The MQTT session of an ingest process; one that is not held for a while is emptied and ended by another."""
+
+    __tablename__ = "ingest_session"
+
+    client_id: Mapped[str] = mapped_column(primary_key=True)
+    broker: Mapped[str] = mapped_column(comment="host:port")
+    host: Mapped[str]
+    seen_at: Mapped[datetime]
+
+
 class SparkplugNode(Base):
     """What ingest must remember of a Sparkplug edge node between messages, and over a restart."""
 

@@ -294,6 +294,14 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("single", name="registry_version_pkey"),
     )
     op.create_table(
+        "ingest_session",
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("broker", sa.Text(), nullable=False, comment="host:port"),
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("client_id", name="ingest_session_pkey"),
+    )
+    op.create_table(
         "sparkplug_node",
         sa.Column("key", sa.Text(), nullable=False, comment="group/node"),
         sa.Column("state", postgresql.JSONB(), nullable=False),

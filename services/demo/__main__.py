@@ -106,6 +106,7 @@ def run(directory: DemoDirectory, wish: Wish, supervisor: Supervisor, teller: Te
     """
     began = time.monotonic()
     log = directory.logs
+    kind = brokers.choose(wish.broker)
     account = launch.server_account()
     metrics_port = directory.port("metrics", wish.metrics_port, 0, "--metrics-port")
     database = Postgres(
@@ -117,7 +118,7 @@ def run(directory: DemoDirectory, wish: Wish, supervisor: Supervisor, teller: Te
         account,
     )
     broker = brokers.Broker(
-        brokers.choose() if wish.broker == "auto" else wish.broker,
+        kind,
         directory.path / "broker",
         directory.port("mqtt", wish.mqtt_port, 1883, "--mqtt-port"),
         directory.secret("mqtt"),
@@ -130,7 +131,6 @@ def run(directory: DemoDirectory, wish: Wish, supervisor: Supervisor, teller: Te
             "LIFELINE_MQTT_URL": broker.url,
             "LIFELINE_MQTT_PROTOCOL": broker.protocol,
             "LIFELINE_MQTT_SHARE_GROUP": "lifeline-ingest" if broker.has_shared_subscriptions else "",
-            "LIFELINE_MQTT_CLIENT_ID": "lifeline-demo-ingest",
             "LIFELINE_SPOOL_DIR": str(directory.path / "spool"),
             "LIFELINE_METRICS_HOST": HOST,
             "LIFELINE_METRICS_PORT": str(metrics_port),
@@ -149,6 +149,8 @@ def run(directory: DemoDirectory, wish: Wish, supervisor: Supervisor, teller: Te
         services.run(["db", "upgrade"], environ, log / "upgrade.log")
     with teller.step(f"{broker.kind} (MQTT {broker.protocol}) on port {broker.port}"):
         supervisor.add(broker.program()).wait_ready()
+    if wish.broker == "auto" and kind != "mosquitto":
+        teller.say("      mosquitto is not on this machine; amqtt stands in for it:")
     for line in broker.limits:
         teller.say(f"      {line}")
     if wish.simulate:
@@ -189,6 +191,7 @@ def _seed(directory: DemoDirectory, options: Sequence[str], environ: Mapping[str
     if directory.recall("registry") == fingerprint:
         return
     file, log = directory.path / "registry.json", directory.logs / "registry.log"
+    launch.write_private(file, "")  # there before the simulator fills it, so that nobody else can read it
     with teller.step("registry of the simulated prefecture"):
         services.run(["simulate", *options, "--write-registry", str(file)], environ, log)
         services.run(["registry", "import", str(file)], environ, log)
@@ -208,12 +211,13 @@ def _fingerprint(options: Sequence[str]) -> str:
 def _watch(
     directory: DemoDirectory, demo: Mapping[str, Any], supervisor: Supervisor, figures: Figures, teller: Teller
 ) -> None:
-    trim_due = 0.0
+    trim_due, pids = 0.0, supervisor.pids()
     while True:
         now = time.monotonic()
         told = supervisor.revive()
-        if told:
-            directory.publish({**demo, "pids": supervisor.pids()})
+        if pids != supervisor.pids():
+            pids = supervisor.pids()
+            directory.publish({**demo, "pids": pids})
         for line in told:
             teller.say(f"  {line}")
         if now >= trim_due:

@@ -24,8 +24,9 @@ from services.demo.supervisor import Program
 
 HOST = "127.0.0.1"
 USER = "lifeline"
-MAX_PACKET_BYTES = 2 << 20
-"""Twice what ingest takes: messages too large for it must reach it, to be refused by name."""
+MAX_PACKET_BYTES = 64 << 20
+"""Far more than ingest takes: a message that is too large must reach it, to be refused by name. Refused here, its
+publisher would be put out, and with QoS 1 come back with the same message for ever."""
 CONNECT_LIMIT_S = 2.0
 
 Kind = Literal["mosquitto", "amqtt"]
@@ -59,10 +60,10 @@ log_timestamp_format %Y-%m-%dT%H:%M:%S
 connection_messages false
 """
 
-
+_NO_MOSQUITTO = "mosquitto is not on this machine: install the package mosquitto, or use --broker amqtt"
 _AMQTT_LIMITS = (
-    "amqtt stands in for mosquitto, which is not on this machine: some thousand messages a second, MQTT 3.1.1,",
-    "one ingest process, no limit on a message's size; killed, it forgets up to 5 s of what it has taken.",
+    "amqtt: some thousand messages a second, MQTT 3.1.1, one ingest process, no limit on a message's size;",
+    "killed, it forgets up to 5 s of what it has taken.",
 )
 
 
@@ -117,7 +118,7 @@ class Broker:
     def _mosquitto(self) -> list[str]:
         program = launch.find_program("mosquitto")
         if program is None:
-            raise BrokerError("mosquitto is not on this machine: install the package mosquitto, or use --broker amqtt")
+            raise BrokerError(_NO_MOSQUITTO)
         launch.make_directory(self.directory, self.account)
         launch.write_private(self.directory / "passwords", password_line(USER, self.password), self.account)
         text = _MOSQUITTO_CONFIGURATION.format(
@@ -134,7 +135,6 @@ class Broker:
             "port": self.port,
             "users": {USER: self.password},
             "directory": str(self.directory.absolute()),
-            "max_packet_bytes": MAX_PACKET_BYTES,
         }
         path = self.directory / "amqtt.json"
         launch.write_private(path, json.dumps(configuration))
@@ -149,9 +149,18 @@ class Broker:
         return Program(name="broker", start=self.start, is_ready=self.is_ready, log=str(self.log), stop_limit_s=15.0)
 
 
-def choose() -> Kind:
-    """mosquitto where it is on PATH or in Debian's place for servers, else amqtt."""
-    return "mosquitto" if launch.find_program("mosquitto") is not None else "amqtt"
+def choose(wished: Kind | Literal["auto"]) -> Kind:
+    """As wished; auto: mosquitto where it is on PATH or in Debian's place for servers, else amqtt.
+
+    Raises :class:`BrokerError` where what is wished is not on this machine.
+    """
+    if wished == "amqtt":
+        return "amqtt"
+    if launch.find_program("mosquitto") is not None:
+        return "mosquitto"
+    if wished == "mosquitto":
+        raise BrokerError(_NO_MOSQUITTO)
+    return "amqtt"
 
 
 def password_line(user: str, password: str) -> str:

@@ -25,7 +25,7 @@ class DemoDirectory:
 
     def __init__(self, path: Path) -> None:
         """Make the directory where missing, and lock it. Raises :class:`DirectoryError`."""
-        self.path = path.absolute()
+        self.path = path.resolve()
         try:
             self._make()
             self._lock = self._take_lock()

@@ -130,7 +130,7 @@ def start(
         cwd=directory,
         start_new_session=True,
         # A change of user clears the death signal, so there setpriv sets it.
-        preexec_fn=None if account is not None else _die_with_parent(death_signal),  # noqa: PLW1509 (one thread)
+        preexec_fn=None if account is not None else _die_with_parent(death_signal),  # noqa: PLW1509 (takes no locks)
     )
 
 

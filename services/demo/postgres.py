@@ -32,6 +32,9 @@ READY_LIMIT_S = 300.0
 """Crash recovery replays up to ``max_wal_size``, which a slow disk takes minutes for."""
 STOP_LIMIT_S = 30.0
 LEFTOVER_LIMIT_S = 15.0
+KILL_LIMIT_S = 5.0
+ORPHAN_LIMIT_S = 0.4
+"""What the processes of a killed server may take: they save nothing, and the next server waits for them."""
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": HOST,
@@ -182,17 +185,19 @@ class Postgres:
         The caller holds the directory's lock, so no living demonstration owns them. PostgreSQL itself would take any
         process of the same user with the recorded number for its predecessor, which after a reboot is a coin toss.
         """
-        deadline = time.monotonic() + LEFTOVER_LIMIT_S
+        lock = self.directory / "postmaster.pid"
         leftovers = _processes_in(self.directory)
+        # A server that is whole saves what it holds before it ends.
+        whole = bool({str(process.pid) for process in leftovers} & set(_first_line(lock)))
         for process in leftovers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
-        _, stubborn = psutil.wait_procs(leftovers, timeout=max(0.0, deadline - time.monotonic()))
+        stubborn = _still_there(leftovers, LEFTOVER_LIMIT_S if whole else ORPHAN_LIMIT_S)
         for process in stubborn:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(stubborn, timeout=5)
-        (self.directory / "postmaster.pid").unlink(missing_ok=True)
+        _still_there(stubborn, KILL_LIMIT_S)
+        lock.unlink(missing_ok=True)
 
     def program(self) -> Program:
         """This server for the supervisor."""
@@ -233,6 +238,31 @@ def _major(installation: Path) -> int:
 def _environ() -> dict[str, str]:
     """Nothing of ours: PGDATA and its like would change what the server does."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def _first_line(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[:1]
+    except FileNotFoundError:
+        return []
+
+
+def _still_there(processes: list[psutil.Process], limit_s: float) -> list[psutil.Process]:
+    """Those that have not ended within ``limit_s``.
+
+    One that has ended counts even where its new parent has not looked after it yet, which in containers takes seconds.
+    """
+    deadline = time.monotonic() + limit_s
+    while (left := [process for process in processes if not _has_ended(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _processes_in(directory: Path) -> list[psutil.Process]:

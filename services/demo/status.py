@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import shutil
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 import psycopg
 
-from lifeline.db import connect
+from lifeline.db import connect, deadline
 from lifeline.settings import Settings
 
 LINE_EVERY_S = 300.0
@@ -60,7 +62,7 @@ class Teller:
         self._clear()
         click.echo(text)
 
-    @contextmanager
+    @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
         """Say what was done, and how long it took, once it is done."""
         began = time.monotonic()
@@ -85,23 +87,32 @@ class Teller:
 
 
 class Figures:
-    """Tells every few seconds how many readings are stored, per county."""
+    """Tells every few seconds how many readings are stored, per county.
+
+    A database that hangs is waited for in a thread: whoever calls :meth:`tick` has processes to watch over.
+    """
 
     def __init__(self, teller: Teller, settings: Settings) -> None:
         self._teller = teller
         self._settings = settings
         self._connection: psycopg.Connection | None = None
         self._due = 0.0
+        self._counting = False
+        self._counted: queue.SimpleQueue[list[tuple[str, int]] | None] = queue.SimpleQueue()
         self._every = LIVE_EVERY_S if sys.stdout.isatty() else LINE_EVERY_S
         self._last: tuple[float, int] | None = None
         self._in_chinese = os.environ.get("LC_ALL", os.environ.get("LANG", "")).startswith("zh")
 
     def tick(self, now: float) -> None:
-        """Tell the figures where they are due; ``now`` is of ``time.monotonic()``."""
-        if now < self._due:
-            return
-        self._due = now + self._every
-        counted = self._count()
+        """Tell the figures where they are there, count where that is due; ``now`` is of ``time.monotonic()``."""
+        with contextlib.suppress(queue.Empty):
+            self._tell(now, self._counted.get_nowait())
+            self._counting = False
+        if now >= self._due and not self._counting:
+            self._due, self._counting = now + self._every, True
+            threading.Thread(target=lambda: self._counted.put(self._count()), name="figures", daemon=True).start()
+
+    def _tell(self, now: float, counted: list[tuple[str, int]] | None) -> None:
         if counted is None:
             self._teller.update("  the database does not answer; waiting for it")
             self._last = None
@@ -119,8 +130,9 @@ class Figures:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(self._settings, "demo", statement_timeout_s=COUNT_LIMIT_S)
                 self._connection.autocommit = True
-            rows = self._connection.execute(_COUNT).fetchall()
-        except psycopg.Error:
+            with deadline(self._connection, COUNT_LIMIT_S + 1):
+                rows = self._connection.execute(_COUNT).fetchall()
+        except (psycopg.Error, OSError):
             self.close()
             return None
         language = "zh" if self._in_chinese else "en"

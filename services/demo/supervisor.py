@@ -16,7 +16,11 @@ from dataclasses import dataclass, field
 TICK_S = 0.05
 SETTLED_S = 20.0
 """A program that ran this long is healthy: its next death is restarted at once."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
+PAUSES_S = (0.0, 0.25, 0.5, 0.75)
+"""Before the first, second, … restart of one that keeps dying. Short to the end: whoever dies is back within 1.5 s."""
+TOLD_ONE_BY_ONE = 5
+TELL_EVERY_S = 30.0
+"""After so many deaths in a row, how often people are told of them."""
 KILL_LIMIT_S = 5.0
 
 
@@ -48,8 +52,11 @@ class Child:
         self.program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
-        self._pause_s = 0.0
+        self._deaths = 0
+        """Since it was last settled."""
         self._due_at: float | None = None
+        self._told_at = 0.0
+        self._untold = 0
         self.restarts = 0
 
     @property
@@ -117,15 +124,16 @@ class Child:
     def revive(self, now: float) -> str | None:
         """Restart it where it has died and its pause is over. What happened, for people, or None.
 
-        ``now`` is of ``time.monotonic()``. The first death is mended at once; a program that keeps dying waits
-        longer each time, up to :data:`LONGEST_PAUSE_S`.
+        ``now`` is of ``time.monotonic()``. The first death is mended at once; a program that keeps dying waits for
+        the next of :data:`PAUSES_S` each time, and people are told of it now and then (``restarts`` counts them all).
         """
         if self.is_alive():
             return None
         if self._due_at is None:
-            settled = now - self._started_at >= SETTLED_S
-            self._due_at = now + (0.0 if settled else self._pause_s)
-            self._pause_s = FIRST_PAUSE_S if settled else min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
+            if now - self._started_at >= SETTLED_S:
+                self._deaths = 0
+            self._due_at = now + PAUSES_S[min(self._deaths, len(PAUSES_S) - 1)]
+            self._deaths += 1
         if now < self._due_at:
             return None
         ending = self._ending()
@@ -133,10 +141,22 @@ class Child:
         try:
             self.start(now)
         except Exception as error:  # noqa: BLE001 (whatever hinders a start now may pass; it is told and tried again)
-            self._due_at = now + max(FIRST_PAUSE_S, self._pause_s)
-            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
-            return f"{self.name} ended ({ending}) and could not be started again: {error}"
-        return f"{self.name} ended ({ending}); started again as process {self.pid}, see {self.program.log}"
+            self._due_at = now + PAUSES_S[-1]
+            self._deaths += 1
+            return self._unless_told(now, f"{self.name} ended ({ending}) and could not be started again: {error}")
+        return self._unless_told(
+            now, f"{self.name} ended ({ending}); started again as process {self.pid}, see {self.program.log}"
+        )
+
+    def _unless_told(self, now: float, text: str) -> str | None:
+        """``text``, or None where people have just heard the like several times."""
+        if self._deaths > TOLD_ONE_BY_ONE and now < self._told_at + TELL_EVERY_S:
+            self._untold += 1
+            return None
+        if self._untold:
+            text += f" (and {self._untold} times before this)"
+        self._told_at, self._untold = now, 0
+        return text
 
     def _ending(self) -> str:
         code = None if self._process is None else self._process.poll()

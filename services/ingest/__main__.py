@@ -18,6 +18,7 @@ from services.ingest.metrics import Metrics
 from services.ingest.nodes import EdgeNodes
 from services.ingest.parcels import ParcelQueue
 from services.ingest.registry import Registry
+from services.ingest.sessions import Sessions
 from services.ingest.slots import NoSlotError, claim, client_id
 from services.ingest.spool import Spool
 from services.ingest.writer import Writer
@@ -76,16 +77,17 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
         """Decode ahead, while the writer waits for the server; where the spool comes first it would be in vain."""
         decoder = registry.decoder
         if decoder is not None and writer.direct:
-            parcel.decoded = decoder.decode(parcel.messages)
+            parcel.hold(decoder.decode(parcel.messages))
         return queue.put(parcel, go_on)
 
     shared = f"$share/{loaded.mqtt_share_group}/" if loaded.mqtt_share_group else ""
     filters = tuple(shared + name for name in FILTERS)
     consumer = Consumer(loaded, client_id(loaded, slot), filters, put, metrics)
     housekeeping = Housekeeping(loaded, metrics)
-    heir = Heir(loaded, slot.number, filters, queue.put, metrics, ready=lambda: consumer.connected)
+    sessions = Sessions(loaded, client_id(loaded, slot), ready=lambda: consumer.connected)
+    heir = Heir(loaded, slot.number, filters, queue.put, metrics, sessions)
 
-    parts = (registry, writer, consumer, heir, *((nodes,) if loaded.sparkplug else ()))
+    parts = (registry, writer, consumer, sessions, heir, *((nodes,) if loaded.sparkplug else ()))
     for part in parts:
         part.start()
     housekeeping.start()
@@ -101,6 +103,7 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
     drained = writer.join(DRAIN_S)
     for source in (consumer, nodes, heir):
         source.close(5)
+    sessions.stop(5)
     registry.stop(5)
     housekeeping.stop()
     slot.release()

@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from lifeline import logs
 from services.ingest.frames import FrameSocket
+from services.ingest.inflight import InFlight
 from services.ingest.messages import Message
 from services.ingest.parcels import Parcel
 
@@ -88,9 +89,14 @@ class Consumer:
         self._stopping = threading.Event()
         self._closing = False
         self._end_session = False
-        self._connection = 0
+        self._session = 0
+        """Counts the sessions that the broker began anew; packet ids mean nothing in a later one."""
         self._connected = False
-        self._to_acknowledge: deque[tuple[int, list[int]]] = deque()
+        self._lock = threading.Lock()
+        """Guards what the writer's thread shares with ours: packet ids in flight, due, and the counts of parcels."""
+        self._in_flight = InFlight()
+        self._refused = False
+        self._to_acknowledge: list[int] = []
         self._to_publish: deque[tuple[str, bytes]] = deque(maxlen=1000)
         self._quiet = threading.Event()
         # Socket objects, not bare descriptors: a late wake-up must never reach whoever got the number next.
@@ -137,11 +143,13 @@ class Consumer:
 
     def acknowledge(self, parcel: Parcel) -> None:
         """The messages of ``parcel`` are durable. Called by the writer's thread."""
-        if parcel.connection == self._connection:
+        with self._lock:
+            if parcel.session != self._session:
+                return
             self._returned += 1
-        packet_ids = [message.packet_id for message in parcel.messages if message.packet_id]
+            packet_ids = self._in_flight.durable(parcel.messages, time.monotonic())
+            self._to_acknowledge += packet_ids
         if packet_ids:
-            self._to_acknowledge.append((parcel.connection, packet_ids))
             self._wake()
 
     def publish(self, topic: str, payload: bytes) -> None:
@@ -165,6 +173,8 @@ class Consumer:
                 finally:
                     self._connected = False
                     self._metrics.connected.labels(self.client_id).set(0)
+                if self._retiring:
+                    return  # its holder came back, or somebody else tries later
                 if time.monotonic() - began > _LONGEST_WAIT_S:
                     wait_s = _FIRST_WAIT_S
                 self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads reconnects, no secret)
@@ -180,9 +190,7 @@ class Consumer:
     def _converse(self) -> None:
         """One connection, from CONNECT to its end."""
         client = self._client = self._make_client()
-        self._connection += 1
-        self._to_acknowledge.clear()
-        self._taken = self._returned = 0
+        self._refused = False
         url = urlsplit(self._settings.mqtt_url.get_secret_value())
         default_port = 8883 if url.scheme == "mqtts" else 1883
         version_5 = self._settings.mqtt_protocol == "5"
@@ -199,6 +207,8 @@ class Consumer:
             selector.register(self._woken, selectors.EVENT_READ)
             while client.socket() is not None:
                 self._turn(client, frames, selector)
+                if self._refused:
+                    raise ConnectionError("without its subscriptions a connection is of no use")
                 if self._closing:
                     self._send_due(frames)
                     self._announce(client, online=False)
@@ -234,16 +244,27 @@ class Consumer:
                 return
         if not published:
             return
+        now = time.monotonic()
+        with self._lock:
+            published, durable = self._in_flight.sift(published, now)
+            self._to_acknowledge += durable
+        if not published:
+            return
         first = self._stamp(len(published))
         messages = [
             Message(topic, payload, first + position, packet_id)
-            for position, (topic, payload, packet_id) in enumerate(published)
+            for position, (topic, payload, packet_id, _) in enumerate(published)
         ]
-        size = sum(map(len, [payload for _, payload, _ in published])) + 250 * len(published)
-        parcel = Parcel(messages, self, self._connection, size)
-        self._taken += 1
-        self._last_arrival = time.monotonic()
-        self._put(parcel, self._while_full)
+        size = sum(map(len, [message.payload for message in messages])) + 250 * len(messages)
+        parcel = Parcel(messages, self, self._session, size)
+        with self._lock:
+            self._in_flight.take(messages)
+            self._taken += 1
+        self._last_arrival = now
+        if not self._put(parcel, self._while_full):
+            with self._lock:
+                self._in_flight.drop(messages)
+                self._returned += 1
 
     def _stamp(self, messages: int) -> int:
         """Arrival time of the first of so many messages, microseconds since 1970; each further one is one later.
@@ -270,9 +291,10 @@ class Consumer:
         return not self._closing
 
     def _send_due(self, frames: FrameSocket) -> None:
-        while self._to_acknowledge:
-            connection, packet_ids = self._to_acknowledge.popleft()
-            if connection == self._connection:
+        if self._connected:  # a broker that has not let us in yet would take it for a fault
+            with self._lock:
+                packet_ids, self._to_acknowledge = self._to_acknowledge, []
+            if packet_ids:
                 frames.acknowledge(packet_ids)
         frames.flush()
 
@@ -324,6 +346,8 @@ class Consumer:
         if reason.is_failure:
             _log.error("broker refused the connection", client_id=self.client_id, reason=str(reason))
             return
+        if not flags.session_present:
+            self._begin_session()
         self._connected = True
         self._metrics.connected.labels(self.client_id).set(1)
         _log.info("broker connected", client_id=self.client_id, session_present=flags.session_present)
@@ -333,11 +357,21 @@ class Consumer:
             return
         # QoS 1 whatever the publisher used: the broker then hands us QoS 2 as QoS 1, and our key absorbs repeats.
         if self._settings.mqtt_protocol == "5":
-            client.subscribe([(name, SubscribeOptions(qos=1)) for name in self._filters])
+            # A retained status is news only once: sent again at each connection, it would look fresh for ever.
+            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+            client.subscribe([(name, options) for name in self._filters])
         else:
             client.subscribe([(name, 1) for name in self._filters])
 
         self._announce(client, online=True)
+
+    def _begin_session(self) -> None:
+        """The broker knows nothing of what we hold: it may give its packet ids to other messages."""
+        with self._lock:
+            self._session += 1
+            self._in_flight.forget()
+            self._to_acknowledge = []
+            self._taken = self._returned = 0
 
     def _announce(self, client: paho.Client, *, online: bool) -> None:
         if self._announcement is not None:
@@ -350,6 +384,7 @@ class Consumer:
         for name, reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
                 _log.error("broker refused a subscription", filter=name, reason=str(reason))
+                self._refused = True
             else:
                 _log.info("subscribed", filter=name)
 
@@ -358,7 +393,9 @@ class Consumer:
     ) -> None:
         self._connected = False
         if reason.is_failure:
-            _log.warning("broker ended the connection", client_id=self.client_id, reason=str(reason))
+            hint = "is another process using this client id? See LIFELINE_MQTT_CLIENT_ID"
+            extra = {"hint": hint} if reason == "Session taken over" else {}
+            _log.warning("broker ended the connection", client_id=self.client_id, reason=str(reason), **extra)
 
 
 def _watch(selector: selectors.BaseSelector, frames: FrameSocket, events: int) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
+import psycopg
 
 from lifeline import db, logs, settings
 from lifeline.readings import Readings, to_micros
@@ -17,18 +18,20 @@ from lifeline.timeseries import ensure_partitions_at, write
 from services.ingest import points
 from services.ingest.decode import Decoder, Limits
 from services.ingest.formats.model import Reason
-from services.ingest.messages import Message
+from services.ingest.messages import Decoded, Message
 from services.ingest.store import Batch, commit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    import psycopg
 
-    from services.ingest.messages import Decoded
+_AT_ONCE = 200
+"""Letters read together, of up to 64 KiB each."""
+_MOST_IN_TRANSACTION = 20_000
+"""Readings and refusals after which a transaction takes no further letter."""
+_LONGEST_ERROR = 1000
 
-_AT_ONCE = 1000
-
+_LARGEST_ID = 2**63 - 1
 _COLUMNS = "id, received_at, topic, reason, detail, payload, payload_size, replayed_at"
 
 # What waits, newest first.
@@ -41,23 +44,29 @@ WHERE (replayed_at IS NULL OR %(all)s)
 ORDER BY id DESC LIMIT %(limit)s
 """  # noqa: S608 (only our own column names)
 
-# What is to be tried again, oldest first; another replay's rows are left to it.
-_CLAIM = f"""
-SELECT {_COLUMNS} FROM dead_letter
-WHERE replayed_at IS NULL AND id > %(after)s
+_CHOSEN = """
+replayed_at IS NULL AND id > %(after)s AND id <= %(last)s
   AND (%(ids)s::int8[] IS NULL OR id = ANY(%(ids)s))
   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-"""  # noqa: S608 (only our own column names)
+"""
 
-_COUNT = """
-SELECT count(*) FROM dead_letter
-WHERE replayed_at IS NULL AND (%(ids)s::int8[] IS NULL OR id = ANY(%(ids)s))
-  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+# What is to be tried again, oldest first.
+_CHOOSE = f"SELECT {_COLUMNS} FROM dead_letter WHERE {_CHOSEN} ORDER BY id LIMIT %(limit)s"  # noqa: S608 (our own words)
+_COUNT = f"SELECT count(*) FROM dead_letter WHERE {_CHOSEN}"  # noqa: S608 (our own words)
+
+# Refusals that come while a replay runs are not for it: it would not end as long as they come.
+_LAST = "SELECT coalesce(max(id), 0) FROM dead_letter"
+
+# Those of a transaction; another replay's rows, and what it brought in meanwhile, are left to it.
+_CLAIM = """
+SELECT id FROM dead_letter WHERE replayed_at IS NULL AND id = ANY(%s) ORDER BY id FOR UPDATE SKIP LOCKED
 """
 
 _MARK = "UPDATE dead_letter SET replayed_at = now() WHERE id = ANY(%s)"
 _STILL = "UPDATE dead_letter SET reason = %s, detail = %s WHERE id = %s"
+
+# What says of the data, not of the server, that it cannot be stored.
+_REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
 
 
 class Letter(NamedTuple):
@@ -82,6 +91,21 @@ class Replayed(NamedTuple):
     cut: int
     """Refusals of which only the beginning was kept, which cannot be replayed."""
 
+    def plus(self, other: Replayed) -> Replayed:
+        return Replayed(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+_NONE = Replayed(0, 0, 0, 0)
+
+
+class _Opened(NamedTuple):
+    """A letter and what is in it now."""
+
+    letter: Letter
+    found: Decoded
+    still: tuple[str, str] | None
+    """Reason and detail with which the letter stays, whatever of it comes in."""
+
 
 @click.group()
 def deadletter() -> None:
@@ -92,7 +116,13 @@ def deadletter() -> None:
 @click.option("--reason", type=click.Choice(get_args(Reason)), help="Only refusals for this reason.")
 @click.option("--from", "since", type=click.DateTime(), help="Received at or after this time (UTC).")
 @click.option("--to", "until", type=click.DateTime(), help="Received before this time (UTC).")
-@click.option("--limit", default=100, show_default=True, help="At most this many, newest first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, _LARGEST_ID),
+    default=100,
+    show_default=True,
+    help="At most this many, newest first.",
+)
 @click.option("--all", "everything", is_flag=True, help="Also what was brought in already.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line each.")
 def list_letters(
@@ -112,7 +142,7 @@ def list_letters(
 
 
 @deadletter.command()
-@click.argument("ids", type=int, nargs=-1)
+@click.argument("ids", type=click.IntRange(1, _LARGEST_ID), nargs=-1)
 @click.option("--reason", type=click.Choice(get_args(Reason)), help="All refusals for this reason.")
 @click.option("--all", "everything", is_flag=True, help="All refusals that wait.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON line.")
@@ -125,67 +155,133 @@ def replay(ids: tuple[int, ...], reason: str | None, everything: bool, as_json: 
         raise click.UsageError("give ids, or --reason, or --all")
     loaded = settings.load()
     logs.configure(loaded, "deadletter")
+    chosen = sorted(set(ids)) or None
     with db.connect(loaded, "deadletter") as connection:
         connection.autocommit = True
-        chosen = list(ids) or None
-        row = connection.execute(_COUNT, {"ids": chosen, "reason": reason}).fetchone()
-        total = Replayed(0, 0, 0, 0)
-        progress: Any = click.progressbar(length=row[0] if row else 0, label="replaying", file=sys.stderr)
+        waiting = count_waiting(connection, chosen, reason)
+        total = _NONE
+        progress: Any = click.progressbar(length=waiting, label="replaying", file=sys.stderr)
         with progress as bar:
             for part in replay_all(connection, loaded, chosen, reason):
-                total = Replayed(*(a + b for a, b in zip(total, part, strict=True)))
+                total = total.plus(part)
                 bar.update(part.taken + part.refused_again + part.cut)
+    _tell(total, 0 if chosen is None else len(chosen) - waiting, as_json=as_json)
+
+
+def _tell(total: Replayed, not_waiting: int, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(total._asdict()))
+        click.echo(json.dumps({**total._asdict(), "not_waiting": not_waiting}))
         return
-    click.echo(
-        f"{total.taken} brought in ({total.readings} new readings), {total.refused_again} refused again", nl=False
-    )
-    click.echo(f", {total.cut} kept only in part and not replayable" if total.cut else "")
+    parts = [f"{total.taken} brought in ({total.readings} new readings), {total.refused_again} refused again"]
+    if total.cut:
+        parts.append(f"{total.cut} kept only in part and not replayable")
+    if not_waiting:
+        parts.append(f"{not_waiting} of the given ids not found waiting (no such id, or brought in already)")
+    click.echo(", ".join(parts))
+
+
+def count_waiting(connection: psycopg.Connection, ids: list[int] | None = None, reason: str | None = None) -> int:
+    """How many refusals wait, of those with the given ids or reason."""
+    row = connection.execute(_COUNT, {"ids": ids, "reason": reason, "after": 0, "last": _LARGEST_ID}).fetchone()
+    return int(row[0]) if row else 0
 
 
 def replay_all(
     connection: psycopg.Connection, loaded: settings.Settings, ids: list[int] | None = None, reason: str | None = None
 ) -> Iterator[Replayed]:
-    """Replay refusals in slices, each in a transaction of its own. ``connection`` is in autocommit."""
+    """Replay what waits now, of those with the given ids or reason, some in a transaction.
+
+    ``connection`` is in autocommit. What the database itself refuses stays, and stops nothing else. Raises
+    ``psycopg.Error`` where the server fails.
+    """
     decoder = Decoder(points.load(connection), Limits.of(loaded))
     write.prepare(connection)
-    after = 0
-    while True:
-        with connection.transaction():
-            chosen = {"ids": ids, "reason": reason, "after": after, "limit": _AT_ONCE}
-            letters = [Letter._make(row) for row in connection.execute(_CLAIM, chosen)]
-            if not letters:
-                return
-            after = letters[-1].id
-            result = _replay_slice(connection, decoder, letters)
-        yield result
+    row = connection.execute(_LAST).fetchone()
+    chosen = {"ids": ids, "reason": reason, "after": 0, "last": row[0] if row else 0, "limit": _AT_ONCE}
+    while letters := [Letter._make(row) for row in connection.execute(_CHOOSE, chosen)]:
+        chosen["after"] = letters[-1].id
+        whole = [letter for letter in letters if letter.payload_size == len(letter.payload)]
+        yield _NONE._replace(cut=len(letters) - len(whole))
+        for portion in _portions(decoder, whole):
+            # Before the transaction: making a partition waits for others that do.
+            ensure_partitions_at(connection, _readings(portion).time)
+            yield _bring_in(connection, portion)
 
 
-def _replay_slice(connection: psycopg.Connection, decoder: Decoder, letters: list[Letter]) -> Replayed:
-    whole = [letter for letter in letters if letter.payload_size == len(letter.payload)]
+def _portions(decoder: Decoder, letters: list[Letter]) -> Iterator[list[_Opened]]:
+    """The letters opened, as many at a time as make a transaction of a fair size."""
     now = time.time_ns() // 1000
-    done: list[int] = []
-    decoded: list[Decoded] = []
-    for letter in whole:
-        message = Message(letter.topic.encode(), letter.payload, to_micros(letter.received_at), 0)
-        found = decoder.decode([message], now)
-        if found.refusals and not len(found.readings) and not found.reports:
-            refusal = found.refusals[0]
-            connection.execute(_STILL, (refusal.reason, refusal.detail, letter.id))
-            continue
-        done.append(letter.id)
-        decoded.append(found)
-    readings = write.sorted_once(Readings.concatenate([found.readings for found in decoded]))
-    ensure_partitions_at(connection, readings.time)
+    portion: list[_Opened] = []
+    weight = 0
+    for letter in letters:
+        opened = _open(decoder, letter, now)
+        portion.append(opened)
+        weight += 1 + len(opened.found.readings) + len(opened.found.refusals)
+        if weight >= _MOST_IN_TRANSACTION:
+            yield portion
+            portion, weight = [], 0
+    if portion:
+        yield portion
+
+
+def _open(decoder: Decoder, letter: Letter, now: int) -> _Opened:
+    found = decoder.decode([Message(letter.topic.encode(), letter.payload, to_micros(letter.received_at), 0)], now)
+    refusals = found.refusals
+    # More than is listed, so that the last stands for the whole: each try would write down as many anew.
+    endless = len(refusals) > 1 and refusals[-1].payload == letter.payload
+    if not refusals or not (endless or _is_nothing(found)):
+        return _Opened(letter, found, None)
+    found.refusals = []
+    told = refusals[-1 if endless else 0]
+    return _Opened(letter, found, (told.reason, told.detail))
+
+
+def _is_nothing(found: Decoded) -> bool:
+    return not len(found.readings) and not found.reports
+
+
+def _bring_in(connection: psycopg.Connection, portion: Sequence[_Opened]) -> Replayed:
+    """Store letters in one transaction; in halves where the database refuses them, so that a poisoned one stays alone.
+
+    Each half is a transaction of its own: all readings of a transaction are written in one order, or two processes
+    that move the same points would wait for each other.
+    """
+    try:
+        with connection.transaction():
+            return _store(connection, portion)
+    except _REFUSED as error:
+        if len(portion) > 1:
+            middle = len(portion) // 2
+            return _bring_in(connection, portion[:middle]).plus(_bring_in(connection, portion[middle:]))
+        (opened,) = portion
+        told = str(error).strip().replace("\0", "�")[:_LONGEST_ERROR]
+        still = (opened.letter.reason, f"the database refuses it: {told}")
+    with connection.transaction():
+        return _store(connection, [_Opened(opened.letter, Decoded(), still)])
+
+
+def _store(connection: psycopg.Connection, portion: Sequence[_Opened]) -> Replayed:
+    """Bring in those letters that no other replay has in hand. In a transaction, of which this is the first thing."""
+    ids = [opened.letter.id for opened in portion]
+    claimed = {row[0] for row in connection.execute(_CLAIM, (ids,))}
+    ours = [opened for opened in portion if opened.letter.id in claimed]
     batch = Batch(
-        readings,
-        [refusal for found in decoded for refusal in found.refusals],
-        [report for found in decoded for report in found.reports],
+        _readings(ours),
+        [refusal for opened in ours for refusal in opened.found.refusals],
+        [report for opened in ours for report in opened.found.reports],
     )
     new = commit(connection, batch, look_for_repeats=True)
+    done = [opened.letter.id for opened in ours if opened.still is None]
     connection.execute(_MARK, (done,))
-    return Replayed(len(done), len(new), len(whole) - len(done), len(letters) - len(whole))
+    stay = [(*opened.still, opened.letter.id) for opened in ours if opened.still is not None]
+    if stay:
+        with connection.cursor() as cursor:
+            cursor.executemany(_STILL, stay)
+    return Replayed(len(done), len(new), len(stay), 0)
+
+
+def _readings(portion: Sequence[_Opened]) -> Readings:
+    return write.sorted_once(Readings.concatenate([opened.found.readings for opened in portion]))
 
 
 def as_document(letter: Letter) -> dict[str, Any]:
@@ -202,11 +298,15 @@ def as_document(letter: Letter) -> dict[str, Any]:
 
 
 def _line(letter: Letter) -> str:
-    payload = letter.payload[:60].decode("utf-8", "replace").replace("\n", " ")
     when = letter.received_at.strftime("%Y-%m-%d %H:%M:%S")
-    return (
-        f"{letter.id:>8}  {when}Z  {letter.reason:<15}  {letter.topic}\n          {letter.detail}\n          {payload}"
-    )
+    payload = _plain(letter.payload[:60].decode("utf-8", "replace"))
+    lines = (f"{letter.id:>8}  {when}Z  {letter.reason:<15}  {_plain(letter.topic)}", _plain(letter.detail), payload)
+    return "\n          ".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A stranger's text for a terminal: on one line, and without codes that would steer it."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -16,7 +16,7 @@ from msgspec import UNSET
 from lifeline.readings import BAD, Readings
 from lifeline.units import conversion
 from services.ingest.formats.lifeline_json import PlainReading, decode_plain, parse_json
-from services.ingest.formats.model import MAX_PAYLOAD, RawReading, Reason, Refusal
+from services.ingest.formats.model import MAX_PAYLOAD, RawReading, Reason, Refusal, Refusals
 from services.ingest.formats.senml import parse_senml
 from services.ingest.formats.sparkplug import IGNORED, parse_metrics, receive
 from services.ingest.formats.status import Status, parse_status
@@ -136,11 +136,13 @@ class Decoder:
         for position in dict.fromkeys(origins):
             message = messages[position]
             route = self._routes.find(message.topic)
+            refusals = Refusals()
             for reading in parse_json(message.payload).readings:
                 time = message.received_at if reading.time is None else reading.time
                 untimely = self._limits.refuse(time, message.received_at, now)
                 if untimely is not None:
-                    decoded.refusals.append(_dead_letter(route, message, Refusal(*untimely, reading.raw)))
+                    refusals.add(Refusal(*untimely, reading.raw))
+            decoded.refusals.extend(_dead_letter(route, message, one) for one in refusals.close(message.payload))
 
     def _closely(
         self,
@@ -153,11 +155,12 @@ class Decoder:
         nodes: Nodes | None,
     ) -> None:
         """The long way: any format, any fault."""
-        refusals, readings = self._find(route, message, decoded, nodes)
+        listed, readings = self._find(route, message, decoded, nodes)
+        refusals = Refusals(listed)
         for device, reading in readings:
             found = self._place(route, device, reading, message.received_at, now)
             if isinstance(found, Refusal):
-                refusals.append(found)
+                refusals.add(found)
                 continue
             row, time, value = found
             columns.row.append(row)
@@ -166,7 +169,7 @@ class Decoder:
             columns.value.append(value)
             columns.quality.append(reading.quality)
             columns.origin.append(position)
-        decoded.refusals.extend(_dead_letter(route, message, refusal) for refusal in refusals)
+        decoded.refusals.extend(_dead_letter(route, message, one) for one in refusals.close(message.payload))
 
     def _find(
         self, route: Route, message: Message, decoded: Decoded, nodes: Nodes | None
@@ -179,6 +182,8 @@ class Decoder:
         if route.format is None:
             assert route.refusal is not None
             return [Refusal(*route.refusal, payload)], []
+        if route.format == "ours":
+            return [], []
         if route.format == "status":
             return self._report(route, message, decoded), []
         if route.format == "sparkplug":

@@ -37,6 +37,8 @@ class Published(NamedTuple):
     topic: bytes
     payload: bytes
     packet_id: int
+    again: bool
+    """Flagged DUP: the broker has no acknowledgement of an earlier delivery."""
 
 
 class FrameSocket:
@@ -172,7 +174,7 @@ class FrameSocket:
                         body += 1
                 if body > end:
                     raise FrameError("a PUBLISH packet is shorter than its own header")
-                found.append(Published(data[start + 2 : after_topic], data[body:end], packet_id))
+                found.append(Published(data[start + 2 : after_topic], data[body:end], packet_id, first & 0x08 != 0))
             else:
                 self._for_paho += data[position:end]
             position = end
@@ -206,4 +208,4 @@ def _oversize(data: bytes, first: int, length: int, *, version_5: bool) -> Publi
         body += properties
     payload = Oversize(data[body : body + KEPT_PAYLOAD])
     payload.size = length - body
-    return Published(topic, payload, packet_id)
+    return Published(topic, payload, packet_id, first & 0x08 != 0)

@@ -1,19 +1,19 @@
 """Takes over what a process left that did not come back: its spool, and the messages its session holds at the broker.
 
-A broker goes on giving a share of the messages to a session whose process is gone. When the slot of a neighbour on
-this machine has been free for a while, we hold it, bring its spool in, leave its subscriptions, take what still waits
-for it, end its session and delete the slot.
+The spool is on this machine's disk: the slot of a neighbour that has been free for a while is held, and its spool
+brought in. The session may have been held anywhere (:mod:`services.ingest.sessions`): we leave its subscriptions, take
+what still waits in it, and end it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from lifeline import logs
-from services.ingest import slots
+from services.ingest import sessions, slots
 from services.ingest.consumer import Consumer
 from services.ingest.parcels import Parcel
 from services.ingest.spool import Spool
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
     from lifeline.settings import Settings
     from services.ingest.metrics import Metrics
+    from services.ingest.sessions import Sessions
 
 _log = logs.get(__name__)
 
 PERIOD_S = 2.0
-ABANDONED_S = 15.0
-"""A supervisor brings a process back sooner than that, and it should find its own slot."""
 _QUIET_S = 3.0
 """Without a message for so long, everything left with the broker has come."""
 _SLICE = 5000
 
 
 class Heir:
-    """Looks for abandoned slots, and takes one at a time over."""
+    """Looks for abandoned slots and sessions, and takes over one at a time."""
 
     def __init__(
         self,
@@ -44,15 +43,14 @@ class Heir:
         filters: tuple[str, ...],
         put: Callable[[Parcel, Callable[[], bool]], bool],
         metrics: Metrics,
-        ready: Callable[[], bool],
+        held: Sessions,
     ) -> None:
-        """``ready`` tells whether our own subscriptions stand, so that none of the messages to come is left out."""
         self._settings = settings
         self._own = own
+        self._sessions = held
         self._filters = filters
         self._put = put
         self._metrics = metrics
-        self._ready = ready
         self._free_since: dict[int, float] = {}
         self._stopping = threading.Event()
         self._consumer: Consumer | None = None
@@ -79,9 +77,14 @@ class Heir:
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_S):
             for number in slots.numbers(self._settings.spool_dir):
-                if number != self._own and self._ready() and not self._stopping.is_set():
-                    with contextlib.suppress(slots.NoSlotError):
+                if number != self._own and not self._stopping.is_set():
+                    try:
                         self._look_at(number)
+                    except (slots.NoSlotError, OSError, sqlite3.Error) as error:
+                        _log.error("abandoned slot cannot be taken over", slot=number, error=str(error))
+            client_id = self._sessions.claimed
+            if client_id is not None and not self._stopping.is_set():
+                self._sessions.release(client_id, ended=self._end_session(client_id))
 
     def _look_at(self, number: int) -> None:
         slot = slots.try_claim(self._settings.spool_dir, number)
@@ -90,20 +93,20 @@ class Heir:
             return
         try:
             since = self._free_since.setdefault(number, time.monotonic())
-            if time.monotonic() - since >= ABANDONED_S:
+            if time.monotonic() - since >= sessions.ABANDONED_S:
                 self._free_since.pop(number)
                 self._take_over(slot)
         finally:
             slot.release()
 
     def _take_over(self, slot: slots.Slot) -> None:
-        _log.info("taking over an abandoned slot", slot=slot.number)
         spool = Spool(slot.spool, self._settings.spool_limit_mb << 20)
+        _log.info("taking over an abandoned slot", slot=slot.number, spooled=len(spool))
         try:
             emptied = self._bring_in(spool)
         finally:
             spool.close()
-        if emptied and self._end_session(slots.client_id(self._settings, slot)):
+        if emptied:
             slot.remove()
             _log.info("abandoned slot taken over", slot=slot.number)
 
@@ -122,6 +125,8 @@ class Heir:
         return True
 
     def _end_session(self, client_id: str) -> bool:
+        """Empty a session and end it; false where its holder came back, or we were stopped before its end."""
+        _log.info("taking over an abandoned session", client_id=client_id)
         consumer = Consumer(self._settings, client_id, self._filters, self._put, self._metrics, retiring=True)
         self._consumer = consumer
         consumer.start()
@@ -133,6 +138,8 @@ class Heir:
             time.sleep(0.1)
         consumer.close(5, end_session=done)
         self._consumer = None
+        if done:
+            _log.info("abandoned session taken over", client_id=client_id)
         return done
 
 

@@ -39,9 +39,12 @@ class Housekeeping:
         self._scheduler.start()
 
     def stop(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            db.cut(connection)  # a round that waits for the database must not hold up our end
         self._scheduler.shutdown(wait=True)
-        if self._connection is not None:
-            self._connection.close()
+        if connection is not None:
+            connection.close()
 
     def _keep(self) -> None:
         began = datetime.now(UTC)

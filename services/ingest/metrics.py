@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from services.ingest.formats.model import Reason
 
 if TYPE_CHECKING:
     from lifeline.settings import Settings
@@ -68,7 +70,9 @@ class Metrics:
         )
         for outcome in ("stored", "repeat", "refused"):
             self.readings.labels(outcome)
-        for kind in ("json", "senml", "sparkplug", "status", "unknown"):
+        for reason in get_args(Reason):
+            self.rejected.labels(reason)
+        for kind in ("json", "senml", "sparkplug", "status", "ours", "unknown"):
             self.messages.labels(kind)
 
     def watch(self, queue: ParcelQueue, spool: Spool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -20,14 +21,20 @@ class Acknowledger(Protocol):
     def acknowledge(self, parcel: Parcel) -> None: ...
 
 
-@dataclass(slots=True)
+_READING_BYTES = 40
+"""Of one reading in columns (30), and what their arrays add."""
+_REFUSAL_BYTES = 500
+"""Of one refusal beside its payload: a row of six Python objects, its detail the largest."""
+
+
+@dataclass(slots=True, eq=False)
 class Parcel:
     """Messages that arrived together; acknowledged together when they are durable."""
 
     messages: list[Message]
     consumer: Acknowledger
-    connection: int
-    """Which connection of the consumer they came on; packet ids mean nothing on a later one."""
+    session: int
+    """Which session of the consumer they came in; packet ids mean nothing in a later one."""
     size: int
     """Bytes held in memory, roughly."""
     arrived: float = field(default_factory=time.monotonic)
@@ -36,8 +43,16 @@ class Parcel:
 
     @property
     def weight(self) -> int:
-        """Readings, or messages where they are not decoded yet."""
-        return len(self.messages) if self.decoded is None else len(self.decoded.readings)
+        """Readings and refusals, or messages where they are not decoded yet."""
+        decoded = self.decoded
+        return len(self.messages) if decoded is None else len(decoded.readings) + len(decoded.refusals)
+
+    def hold(self, decoded: Decoded) -> None:
+        """Keep what the messages hold, and count its bytes. To be called before :meth:`ParcelQueue.put`, once."""
+        assert self.decoded is None
+        self.decoded = decoded
+        self.size += _READING_BYTES * len(decoded.readings)
+        self.size += sum(_REFUSAL_BYTES + len(letter.payload) for letter in decoded.refusals)
 
 
 class ParcelQueue:
@@ -83,11 +98,13 @@ class ParcelQueue:
             return taken
 
     def release(self, parcels: list[Parcel]) -> None:
-        """``parcels`` are durable: make room."""
+        """``parcels``, the oldest of those taken and in their order, are durable: make room."""
+        size = sum(parcel.size for parcel in parcels)
         with self._changed:
-            self._held_bytes -= sum(parcel.size for parcel in parcels)
-            for parcel in parcels:
-                self._taken.remove(parcel)
+            first = itertools.islice(self._taken, len(parcels))
+            assert all(one is other for one, other in zip(first, parcels, strict=True)), "released out of order"
+            del self._taken[: len(parcels)]
+            self._held_bytes -= size
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -103,9 +120,9 @@ class ParcelQueue:
             return self._closed and not self._parcels and not self._taken
 
     def weigh(self) -> tuple[int, float]:
-        """(readings in memory, age in seconds of the oldest message not released)."""
+        """(readings and refusals in memory, age in seconds of the oldest message not released)."""
         with self._changed:
             every = [*self._taken, *self._parcels]
-            oldest = min((parcel.arrived for parcel in every), default=None)
-            age = 0.0 if oldest is None else time.monotonic() - oldest
-            return sum(parcel.weight for parcel in every), age
+        oldest = min((parcel.arrived for parcel in every), default=None)
+        age = 0.0 if oldest is None else time.monotonic() - oldest
+        return sum(parcel.weight for parcel in every), age

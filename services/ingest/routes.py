@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.ingest.formats.sparkplug import SparkplugTopic, parse_sparkplug_topic
-from services.ingest.formats.topics import SPARKPLUG_PREFIX, Format, TopicError, parse_topic
+from services.ingest.formats.topics import SPARKPLUG_PREFIX, Format, TopicError, is_ours, parse_topic
 from services.ingest.messages import topic_text
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def _find(topic: str, devices: dict[str, Device]) -> Route:
     try:
         if topic.startswith(SPARKPLUG_PREFIX):
             return Route(topic, "sparkplug", sparkplug=parse_sparkplug_topic(topic))
+        if is_ours(topic):
+            return Route(topic, "ours")
         parsed = parse_topic(topic)
     except TopicError as error:
         return Route(topic, None, refusal=("bad_topic", str(error)))

@@ -6,14 +6,18 @@ is back. A crash between the database's commit and our delete replays a slice; t
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from typing import TYPE_CHECKING
 
+from lifeline import logs
 from services.ingest.messages import Message, Oversize, payload_size
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_log = logs.get(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS message (
@@ -41,15 +45,16 @@ class Spool:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._most_bytes = most_bytes
+        self._database: sqlite3.Connection
+        self._count: int
+        self._done = 0
+        """The messages up to this id are in the database."""
         try:
-            self._database = self._open()
+            self._read()
+        except sqlite3.OperationalError:
+            raise  # locked, or not to be written: somebody must look
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            path.rename(path.with_suffix(f".damaged-{time.time_ns()}"))
-            self._database = self._open()
-        self._count = int(self._database.execute("SELECT count(*) FROM message").fetchone()[0])
-        self._note()
+            self._put_aside(error)
 
     def __len__(self) -> int:
         return self._count
@@ -70,22 +75,38 @@ class Spool:
         if self.size + coming + _RESERVE > self._most_bytes:
             raise SpoolFullError(f"{self._path} holds {self.size} of at most {self._most_bytes} bytes")
         try:
-            with self._database:
-                self._database.executemany(
-                    "INSERT INTO message (received_at, topic, payload, size) VALUES (?, ?, ?, ?)",
-                    [(m.received_at, m.topic, m.payload, payload_size(m.payload)) for m in messages],
-                )
+            self._insert(messages)
         except sqlite3.OperationalError as error:  # the disk is full, or cannot be written
             raise SpoolFullError(f"{self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            self._put_aside(error)
+            self._insert(messages)
         self._count += len(messages)
         self._note()
 
+    def _insert(self, messages: list[Message]) -> None:
+        with self._database:
+            self._database.executemany(
+                "INSERT INTO message (received_at, topic, payload, size) VALUES (?, ?, ?, ?)",
+                [(m.received_at, m.topic, m.payload, payload_size(m.payload)) for m in messages],
+            )
+
     def first(self, most_messages: int, most_bytes: int = 16 << 20) -> tuple[list[Message], int]:
-        """The oldest messages, and the id of the last of them for :meth:`remove_to`."""
+        """The oldest messages, and the id of the last of them for :meth:`remove_to`; none where the file is damaged."""
+        try:
+            return self._select(most_messages, most_bytes)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            self._put_aside(error)
+            return [], 0
+
+    def _select(self, most_messages: int, most_bytes: int) -> tuple[list[Message], int]:
         messages: list[Message] = []
         last = held = 0
         cursor = self._database.execute(
-            "SELECT id, received_at, topic, payload, size FROM message ORDER BY id LIMIT ?", (most_messages,)
+            "SELECT id, received_at, topic, payload, size FROM message WHERE id > ? ORDER BY id LIMIT ?",
+            (self._done, most_messages),
         )
         for number, received_at, topic, payload, size in cursor:
             last = number
@@ -101,22 +122,52 @@ class Spool:
 
     def remove_to(self, last: int) -> None:
         """Forget all messages up to the id ``last``; they are in the database."""
-        with self._database:
-            removed = self._database.execute("DELETE FROM message WHERE id <= ?", (last,)).rowcount
-        self._count -= removed
+        row = self._database.execute(
+            "SELECT count(*) FROM message WHERE id > ? AND id <= ?", (self._done, last)
+        ).fetchone()
+        self._count -= int(row[0])
+        self._done = last
+        with contextlib.suppress(sqlite3.DatabaseError), self._database:
+            # On a full disk there is no room to work: what is done is passed over, and goes with the file in the end.
+            self._database.execute("DELETE FROM message WHERE id <= ?", (last,))
         if not self._count:
-            self._database.execute("VACUUM")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._start_anew()
         self._note()
+
+    def _start_anew(self) -> None:
+        """All is in the database: give the disk back, which needs no room, as VACUUM does."""
+        self._database.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._done = 0
+        self._database = self._open()
 
     def close(self) -> None:
         self._database.close()
+
+    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Begin a new file beside one that cannot be read; the old one is kept, with what SQLite had not merged yet."""
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self._database.close()
+        name = f"{self._path.name}.damaged-{time.time_ns()}"
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).rename(self._path.with_name(name + suffix))
+        _log.error("the spool is damaged and was put aside", kept=str(self._path.with_name(name)), error=str(error))
+        self._done = 0
+        self._read()
+
+    def _read(self) -> None:
+        self._database = self._open()
+        self._count = int(self._database.execute("SELECT count(*) FROM message").fetchone()[0])
+        self._note()
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, check_same_thread=False, timeout=5)
         database.execute(f"PRAGMA page_size = {_PAGE}")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA secure_delete = OFF")  # zeroing what is deleted needs as much disk again
         database.execute(_SCHEMA)
         database.commit()
         return database
@@ -124,7 +175,9 @@ class Spool:
     def _note(self) -> None:
         """Keep at hand what other threads may ask for."""
         pages = self._pragma("page_count") - self._pragma("freelist_count")
-        row = self._database.execute("SELECT received_at FROM message ORDER BY id LIMIT 1").fetchone()
+        row = self._database.execute(
+            "SELECT received_at FROM message WHERE id > ? ORDER BY id LIMIT 1", (self._done,)
+        ).fetchone()
         self._size = pages * _PAGE if self._count else 0
         self._oldest: int | None = None if row is None else int(row[0])
 

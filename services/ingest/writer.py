@@ -37,6 +37,7 @@ _log = logs.get(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
 _REPLAY_MESSAGES = 20_000
+_MOST_PATIENCE = 16
 _STAGED_AFTER_REPEAT = 8
 """Batches that look for repeats at once after a batch held one: repeats come in runs."""
 
@@ -68,6 +69,9 @@ class Writer:
         self._wait_s = _FIRST_WAIT_S
         self._next_try = 0.0
         self._staged = 0
+        self._slice = _REPLAY_MESSAGES
+        self._patience = 1
+        """How many times as long as the setting says a commit may take: a single message is not split."""
         self._forget = False
         self._giving_up_at = float("inf")
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -93,7 +97,7 @@ class Writer:
         """Wait for the queue to be drained; true when it is. The queue must have been closed."""
         self._giving_up_at = time.monotonic() + timeout_s
         self._thread.join(timeout_s + 1)
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and self.failed is None
 
     def _run(self) -> None:
         try:
@@ -154,13 +158,26 @@ class Writer:
 
     def _replay(self) -> None:
         """Bring the oldest slice of the spool into the database, if it is there."""
-        messages, last = self._spool.first(_REPLAY_MESSAGES)
-        if not messages:
-            return
         try:
-            self._store_messages(messages)
+            self._connect()
         except DatabaseAwayError:
             return
+        messages, last = self._spool.first(self._slice)
+        if not messages:
+            return
+        began = time.monotonic()
+        try:
+            self._store_messages(messages)
+        except DatabaseAwayError as error:
+            # It may have been too much for the time allowed: the next try asks for less, or has more time.
+            if len(messages) == 1:
+                self._patience = min(2 * self._patience, _MOST_PATIENCE)
+            self._slice = max(1, len(messages) // 4)
+            _log.warning("spool not brought in", messages=len(messages), error=str(error))
+            return
+        self._patience = 1
+        if time.monotonic() - began < self._settings.database_timeout_s / 4:
+            self._slice = min(_REPLAY_MESSAGES, 2 * self._slice)
         self._spool.remove_to(last)
         if not len(self._spool):
             _log.info("spool drained")
@@ -207,6 +224,7 @@ class Writer:
         with self._database_errors(connection):
             ensure_partitions_at(connection, batch.readings.time)
             new = self._commit(connection, batch)
+        self._wait_s = _FIRST_WAIT_S
         self._metrics.commit.observe(time.monotonic() - began)
         self._nodes.update(nodes.maps[0])
         self._count(parts, len(new))
@@ -247,7 +265,7 @@ class Writer:
         if time.monotonic() < self._next_try:
             raise DatabaseAwayError("waiting before the next try")
         try:
-            connection = db.connect(self._settings, "ingest-writer")
+            connection = db.connect(self._settings, "ingest-writer", statement_timeout_s=self._time_limit_s)
             connection.autocommit = True
             with self._database_errors(connection):
                 write.prepare(connection)
@@ -257,7 +275,6 @@ class Writer:
             self._next_try = time.monotonic() + self._wait_s
             self._wait_s = min(self._wait_s * 2, _LONGEST_WAIT_S)
             raise DatabaseAwayError(str(error).strip()) from error
-        self._wait_s = _FIRST_WAIT_S
         self._connection = connection
         self._metrics.database.set(1)
         _log.info("database connected", home=home_is.value)
@@ -270,14 +287,20 @@ class Writer:
         What it refuses of the data passes through.
         """
         try:
-            with db.deadline(connection, self._settings.database_timeout_s):
+            with db.deadline(connection, self._time_limit_s):
                 yield
         except _REFUSED:
             raise
         except psycopg.Error as error:
             connection.close()
             self._disconnect()
+            self._next_try = time.monotonic() + self._wait_s
+            self._wait_s = min(self._wait_s * 2, _LONGEST_WAIT_S)
             raise DatabaseAwayError(str(error).strip()) from error
+
+    @property
+    def _time_limit_s(self) -> float:
+        return self._settings.database_timeout_s * self._patience
 
     def _disconnect(self) -> None:
         self._metrics.database.set(0)

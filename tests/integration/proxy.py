@@ -18,6 +18,7 @@ class Proxy:
         self._to_client = threading.Event()
         self._to_server.set()
         self._to_client.set()
+        self._closed = False
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -34,6 +35,8 @@ class Proxy:
         self._to_client.set()
 
     def close(self) -> None:
+        """End all connections; what was held is lost."""
+        self._closed = True
         self._listener.close()
         self.release()
         for sock in self._sockets:
@@ -52,11 +55,12 @@ class Proxy:
                 ):
                     threading.Thread(target=self._pass_on, args=(source, target, gate), daemon=True).start()
 
-    @staticmethod
-    def _pass_on(source: socket.socket, target: socket.socket, gate: threading.Event) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket, gate: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 gate.wait()
+                if self._closed:
+                    break
                 target.sendall(data)
         for sock in (source, target):
             with contextlib.suppress(OSError):

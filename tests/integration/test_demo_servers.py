@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def test_a_server_left_behind_is_ended_before_the_next_start(own_postgres: Postg
     leftover = psutil.Process(own_postgres.pid)
     own_postgres.server.clear_leftovers()
     assert not leftover.is_running() or leftover.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_a_killed_server_left_holds_the_next_one_up_only_shortly(own_postgres: PostgresServer) -> None:
+    with psycopg.connect(own_postgres.url) as connection:
+        orphan = psutil.Process(connection.info.backend_pid)
+        orphan.suspend()  # so that it cannot see that its server is gone
+        own_postgres.kill()
+        began = time.monotonic()
+        own_postgres.server.clear_leftovers()
+        assert time.monotonic() - began < 1
+        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    own_postgres.start()
 
 
 @pytest.fixture

@@ -219,9 +219,12 @@ def test_sigterm_waits_for_what_was_taken(rig: Rig, publisher: Publisher) -> Non
     assert rig.metrics(again)['lifeline_ingest_readings_total{outcome="repeat"}'] == 0
 
 
-def test_two_processes_share_the_load_and_one_takes_over_from_the_other(rig: Rig, publisher: Publisher) -> None:
+@pytest.mark.parametrize("one_spool_dir", [True, False], ids=["one-spool-dir", "two-spool-dirs"])
+def test_two_processes_share_the_load_and_one_takes_over_from_the_other(
+    rig: Rig, publisher: Publisher, tmp_path: Path, one_spool_dir: bool
+) -> None:
     first = rig.ingest()
-    second = rig.ingest()
+    second = rig.ingest({} if one_spool_dir else {"LIFELINE_SPOOL_DIR": str(tmp_path / "elsewhere")})
     last = publish_steadily(publisher, 1, 1000)
     publisher.settle()
     wait_for(lambda: count(rig.database_url) == last, what="all readings")
@@ -233,9 +236,9 @@ def test_two_processes_share_the_load_and_one_takes_over_from_the_other(rig: Rig
     second.wait()
     # The broker goes on giving half of it to the process that is gone, until the other one ends that session.
     deadline = time.monotonic() + 60
-    while "abandoned slot taken over" not in first.output() and time.monotonic() < deadline:
+    while "abandoned session taken over" not in first.output() and time.monotonic() < deadline:
         last = publish_steadily(publisher, 0.5, 200, last)
-    assert "abandoned slot taken over" in first.output()
+    assert "abandoned session taken over" in first.output()
     publisher.settle()
     wait_for(lambda: count(rig.database_url) == last, 10, "all readings")
     assert times_of(rig.database_url, "d1", "p1") == expected_times(last)
@@ -333,3 +336,66 @@ def test_disk_full_under_the_spool_stops_acknowledging(
     wait_for(lambda: count(own_rig.database_url) == last, 60, "all readings")
     assert times_of(own_rig.database_url, "d1", "p1") == expected_times(last)
     assert process.is_alive()
+
+
+def test_broker_restarted_while_commits_hang_stores_and_refuses_nothing_twice(
+    rig: Rig, publisher: Publisher, own_broker: BrokerServer
+) -> None:
+    process = rig.ingest()
+    topic = "lifeline/v1/632521/d1/readings"
+    with psycopg.connect(rig.database_url) as blocker:
+        blocker.execute("LOCK TABLE newest_reading, dead_letter IN EXCLUSIVE MODE")
+        for number in range(50):
+            publisher.publish(topic, json.dumps({"point": "p1", "value": number / 100}))  # no time: named by arrival
+            publisher.publish(topic, json.dumps({"point": "nowhere", "value": number}))
+        publisher.settle()
+        wait_for(lambda: rig.metrics(process)["lifeline_ingest_unacknowledged_seconds"] > 0.5, what="a stuck commit")
+        own_broker.restart()
+        wait_for(lambda: process.output().count('"broker connected"') == 2, 30, "the reconnect")
+        time.sleep(1)
+        blocker.rollback()
+    publisher.publish(topic, json.dumps({"point": "p2", "value": 1}))
+    wait_for(lambda: count(rig.database_url) >= 51, 20, "all readings")
+    time.sleep(1)
+    assert count(rig.database_url) == 51
+    assert one(rig.database_url, "SELECT count(*) FROM dead_letter") == 50
+    # And the broker holds nothing back: a restart of ingest is given none of it again.
+    assert process.terminate() == 0
+    again = rig.ingest()
+    time.sleep(1)
+    assert rig.metrics(again)['lifeline_ingest_messages_total{format="json"}'] == 0
+
+
+def test_a_slow_spool_comes_in_piece_by_piece(own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer) -> None:
+    own_postgres.stop()
+    process = own_rig.ingest({"LIFELINE_DATABASE_TIMEOUT_S": "1"}, ready=False)
+    wait_for(lambda: "subscribed" in process.output(), what="the subscription")
+    last = publish_steadily(publisher, 3, 1500)
+    publisher.settle()
+    wait_for(lambda: own_rig.metrics(process)["lifeline_ingest_unacknowledged_seconds"] == 0, what="a quiet spool")
+    own_postgres.start()
+    # A slice of 20,000 readings would take ten times the second that a commit may take.
+    with psycopg.connect(own_rig.database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(0.0005); RETURN NEW; END $$"
+        )
+        connection.execute("CREATE TRIGGER slow BEFORE INSERT ON newest_reading FOR EACH ROW EXECUTE FUNCTION slow()")
+        connection.execute("CREATE TRIGGER slow BEFORE INSERT ON reading FOR EACH ROW EXECUTE FUNCTION slow()")
+    wait_for(lambda: count(own_rig.database_url) == last, 90, "all readings")
+    assert times_of(own_rig.database_url, "d1", "p1") == expected_times(last)
+
+
+def test_disk_still_full_when_the_database_returns(
+    own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer
+) -> None:
+    process = own_rig.ingest({"LIFELINE_INGEST_QUEUE_MB": "1"})
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    own_postgres.stop()
+    last = publish_steadily(publisher, 3, 1500)
+    publisher.settle()
+    wait_for(lambda: "spool full" in process.output(), 20, "the error in the log")
+    own_postgres.start()
+    wait_for(lambda: count(own_rig.database_url) == last, 60, "all readings")
+    assert process.is_alive()
+    assert times_of(own_rig.database_url, "d1", "p1") == expected_times(last)

@@ -92,6 +92,9 @@ def test_refusals_by_reason_never_cost_their_neighbours(rig: Rig, publisher: Pub
     publisher.publish(f"lifeline/v1/{COUNTY}/stranger/readings", json.dumps([good, good]))
     publisher.publish("lifeline/v1/632522/d1/readings", json.dumps(good))
     publisher.publish("lifeline/v1/66/d1/readings", json.dumps(good))
+    publisher.publish(f"lifeline/v1/{COUNTY}/d1/reading", json.dumps(good))
+    publisher.publish(f"lifeline/v1/{COUNTY}/d1", json.dumps(good))
+    publisher.publish(f"lifeline/v1/{COUNTY}/alarms/1", json.dumps({"state": "ours"}))
     publisher.publish(f"lifeline/v1/{COUNTY}/d1/senml", json.dumps([{"n": "p4", "u": "kg", "v": 1}]))
     expected = {
         "unknown_point": 1,
@@ -103,7 +106,7 @@ def test_refusals_by_reason_never_cost_their_neighbours(rig: Rig, publisher: Pub
         "too_large": 1,
         "unknown_device": 2,
         "county_mismatch": 1,
-        "bad_topic": 1,
+        "bad_topic": 3,
         "bad_unit": 1,
     }
     wait_for(lambda: sum(refusals(rig.database_url).values()) >= sum(expected.values()), what="all refusals")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifeline.readings import GOOD
-from services.ingest.formats.model import Parsed, RawReading
+from services.ingest.formats import senml
+from services.ingest.formats.model import MOST_REFUSALS, MOST_REFUSED_BYTES, Parsed, RawReading
 from services.ingest.formats.senml import LONGEST_NAME, parse_senml
 
 NOW = 1_790_000_000_123_456
@@ -211,6 +212,40 @@ def test_arrival_time_is_kept_for_replay() -> None:
     (reading,) = parse([{"n": "a", "v": 1}]).readings
     (again,) = parse_senml(reading.raw, NOW + 86_400 * S).readings
     assert again.time == NOW
+
+
+def test_refusals_beyond_the_bound_become_one_and_good_records_are_taken() -> None:
+    good = {"n": "a", "v": 1}
+    payload = json.dumps([5] * MOST_REFUSALS + [good, 5, {"n": "b", "v": "x"}, {"n": "b", "v": "y"}, good]).encode()
+    parsed = parse_senml(payload, NOW)
+    assert [reading.name for reading in parsed.readings] == ["a", "a"]
+    assert len(parsed.refusals) == MOST_REFUSALS + 1
+    last = parsed.refusals[-1]
+    assert (last.reason, last.raw) == ("bad_payload", payload)
+    assert last.detail == "3 more readings of this message are refused, not listed: bad_payload 1, bad_value 2"
+
+
+def test_texts_beyond_the_bound_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    one_pack = senml._one_pack
+
+    def counting(record: object) -> bytes:
+        made.append(record)
+        return one_pack(record)
+
+    monkeypatch.setattr(senml, "_one_pack", counting)
+    parse([5] * MOST_REFUSALS + [5, {}])
+    assert len(made) == MOST_REFUSALS
+
+
+def test_base_fields_copied_into_refusals_are_bounded_in_bytes() -> None:
+    pack = [{"bn": "界" * LONGEST_NAME, "bt": 10**390}, *[{"v": ""}] * 8000, {"bt": 0, "bn": "a", "v": 1}]
+    parsed = parse_senml(json.dumps(pack).encode(), NOW)
+    assert [reading.name for reading in parsed.readings] == ["a"]
+    assert sum(len(refusal.raw) for refusal in parsed.refusals[:-1]) < MOST_REFUSED_BYTES + 4096
+    listed = len(parsed.refusals) - 1
+    assert 1000 < listed < 8000
+    assert parsed.refusals[-1].detail.startswith(f"{8000 - listed} more readings")
 
 
 NUMBERS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)

@@ -14,6 +14,8 @@ from lifeline import sparkplug
 from lifeline.readings import BAD, GOOD, UNCERTAIN
 from lifeline.sparkplug import make_metric
 from lifeline.sparkplug_b_pb2 import DataType, Metric, Payload
+from services.ingest.formats import sparkplug as sparkplug_format
+from services.ingest.formats.model import MOST_REFUSALS
 from services.ingest.formats.sparkplug import (
     LONGEST_NAME,
     Received,
@@ -369,3 +371,41 @@ def test_integers_go_and_come_back(value: int) -> None:
     for datatype, holds in INTEGERS:
         if holds(value):
             assert sparkplug.number(make_metric("x", value, datatype), datatype) == float(value)
+
+
+# Many refusals
+
+
+def test_refusals_beyond_the_bound_become_one_and_good_metrics_are_taken() -> None:
+    good = make_metric("p", 1.5)
+    beyond = [Metric(), make_metric(None, 1.0, alias=9), make_metric("q", None), make_metric("r" * 999, 1.0)]
+    odd_unit = make_metric("u", 1.0, unit="m" * 65)
+    payload = sparkplug.encode([Metric()] * MOST_REFUSALS + [good, *beyond, odd_unit, good], timestamp_ms=MS, seq=1)
+    topic = parse_sparkplug_topic("spBv1.0/g/NDATA/n")
+    received = receive(None, topic, payload, MS * 1000)
+    for names, refusals in (
+        ([reading.name for _, reading in received.readings], received.refusals),
+        ([reading.name for reading in parse_metrics(payload, MS * 1000).readings], parse_metrics(payload, 0).refusals),
+    ):
+        assert names == ["p", "p"]
+        assert len(refusals) == MOST_REFUSALS + 1
+        last = refusals[-1]
+        assert (last.reason, last.raw) == ("bad_payload", payload)
+        assert last.detail == (
+            "5 more readings of this message are refused, not listed: "
+            "bad_payload 2, bad_unit 1, bad_value 1, unknown_point 1"
+        )
+
+
+def test_texts_beyond_the_bound_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    resolved = sparkplug_format._resolved
+
+    def counting(metric: Metric, name: str, datatype: int, unit: str | None, time_ms: int) -> bytes:
+        made.append(name)
+        return resolved(metric, name, datatype, unit, time_ms)
+
+    monkeypatch.setattr(sparkplug_format, "_resolved", counting)
+    metrics = [make_metric("p", None)] * (MOST_REFUSALS + 10)
+    assert len(parse_metrics(sparkplug.encode(metrics, timestamp_ms=MS, seq=1), 0).refusals) == MOST_REFUSALS + 1
+    assert len(made) == MOST_REFUSALS

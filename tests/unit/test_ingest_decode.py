@@ -59,6 +59,13 @@ times = st.one_of(
     st.integers(),
     st.datetimes().map(lambda moment: moment.isoformat() + "+08:00"),
     st.datetimes().map(lambda moment: moment.isoformat()),
+    st.builds(
+        "2026-11-0{}T08:00:{:02}.{}{}".format,
+        st.integers(1, 9),
+        st.integers(0, 60),
+        st.integers(0, 10**9),
+        st.sampled_from(["Z", "z", "+08:00", "+0800", "+08", ""]),
+    ),
     st.none(),
     st.text(max_size=5),
     st.booleans(),

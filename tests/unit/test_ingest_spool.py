@@ -69,6 +69,34 @@ def test_damaged_file_is_put_aside(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("s.damaged-*"))) == 1
 
 
+def test_damaged_pages_are_put_aside_with_what_is_not_merged(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", 8 << 20)
+    spool.append(messages(0, 5000, 400))
+    spool.close()
+    content = bytearray((tmp_path / "s").read_bytes())
+    for page in range(1, len(content) // 4096, 2):
+        content[page * 4096 : page * 4096 + 4096] = b"\xa5" * 4096
+    (tmp_path / "s").write_bytes(content)
+    again = Spool(tmp_path / "s", 8 << 20)
+    while len(again):  # some of it may still be readable
+        found, last = again.first(500)
+        if found:
+            again.remove_to(last)
+    again.append(messages(0, 3))
+    assert len(again.first(10)[0]) == 3
+    assert [path for path in tmp_path.glob("s.damaged-*") if not path.name.endswith(("wal", "shm"))]
+
+
+def test_what_is_done_is_passed_over_though_it_cannot_be_deleted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", 1 << 20)
+    spool.append(messages(0, 100))
+    spool._database.execute("CREATE TRIGGER full BEFORE DELETE ON message BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    _, last = spool.first(60)
+    spool.remove_to(last)
+    assert len(spool) == 40
+    assert [message.received_at for message in spool.first(100)[0]] == list(range(60, 100))
+
+
 def test_slots_are_taken_lowest_first_and_given_back(tmp_path: Path) -> None:
     first, second = slots.claim(tmp_path), slots.claim(tmp_path)
     assert (first.number, second.number) == (0, 1)

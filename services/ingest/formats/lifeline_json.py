@@ -16,7 +16,7 @@ import msgspec
 from lifeline.readings import GOOD, QUALITIES
 from services.ingest.formats import hostile_json, moments
 from services.ingest.formats.hostile_json import quoted
-from services.ingest.formats.model import Parsed, RawReading, Refusal
+from services.ingest.formats.model import Parsed, RawReading, Refusal, Refusals
 
 
 class PlainReading(msgspec.Struct):
@@ -28,11 +28,17 @@ class PlainReading(msgspec.Struct):
     quality: Literal["good", "uncertain", "bad"] = "good"
 
 
+class _Alone(PlainReading):
+    """A message that is one reading. An object with the key ``readings`` is none, whatever else it holds."""
+
+    readings: msgspec.UnsetType = msgspec.UNSET
+
+
 class _Envelope(msgspec.Struct):
     readings: list[PlainReading]
 
 
-_one = msgspec.json.Decoder(PlainReading)
+_one = msgspec.json.Decoder(_Alone)
 _many = msgspec.json.Decoder(list[PlainReading])
 _envelope = msgspec.json.Decoder(_Envelope)
 _encoder = msgspec.json.Encoder()
@@ -60,23 +66,18 @@ def parse_json(payload: bytes) -> Parsed:
         document = document["readings"]
         if not isinstance(document, list):
             return Parsed([], [Refusal("bad_payload", f"readings is {quoted(document)}; send an array", payload)])
-    parsed = Parsed([], [])
-    if isinstance(document, list):
-        for item in document:
-            _parse_one(item, parsed, None)
-    else:
-        _parse_one(document, parsed, payload)
-    return parsed
-
-
-def _parse_one(item: object, parsed: Parsed, raw: bytes | None) -> None:
-    """Add one item of a message to ``parsed``; ``raw`` is its own text where the message is nothing else."""
-    result = _read(item)
-    text = raw if raw is not None else _encode(item)
-    if isinstance(result, Refusal):
-        parsed.refusals.append(result._replace(raw=text))
-    else:
-        parsed.readings.append(result._replace(raw=text))
+    if not isinstance(document, list):
+        alone = _read(document)._replace(raw=payload)
+        return Parsed([], [alone]) if isinstance(alone, Refusal) else Parsed([alone], [])
+    readings: list[RawReading] = []
+    refusals = Refusals()
+    for item in document:
+        result = _read(item)
+        if isinstance(result, RawReading):
+            readings.append(result._replace(raw=_encode(item)))
+        else:
+            refusals.add(result if refusals.full else result._replace(raw=_encode(item)))
+    return Parsed(readings, refusals.close(payload))
 
 
 def _read(item: object) -> RawReading | Refusal:

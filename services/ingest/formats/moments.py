@@ -16,7 +16,7 @@ SMALLEST: Final = -62_135_596_800 * MICROS_PER_SECOND
 
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
-    r"(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))?"
+    r"(?:([Zz])|([+-])([0-9]{2}):?([0-9]{2}))?"
 )
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -33,7 +33,7 @@ def parse_time(value: object) -> int:
     """Microseconds since 1970-01-01T00:00Z of a contract time.
 
     Text is RFC 3339 section 5.6 ``date-time``: ``T``, ``t`` or a space between date and time, ``Z``, ``z`` or
-    ``±hh:mm`` as offset, any number of fractional digits (cut, not rounded, at microseconds). Second 60 is taken
+    ``±hh:mm`` (or ``±hhmm``) as offset, any number of fractional digits (rounded to microseconds). Second 60 is taken
     where the RFC allows a leap second (23:59:60 in UTC, whatever the offset) as the second after it, as POSIX time
     counts; elsewhere it is refused. An integer is epoch milliseconds; a float or a boolean is refused.
 
@@ -70,4 +70,5 @@ def _parse_text(text: str) -> int:
     seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset_s
     if second == 60 and seconds % 86_400 != 0:
         raise TimeError(f"time {quoted(text)} has second 60, which comes only at 23:59:60 UTC")
-    return seconds * MICROS_PER_SECOND + int((fraction or "")[:6].ljust(6, "0"))
+    digits = fraction or ""
+    return seconds * MICROS_PER_SECOND + int(digits[:6].ljust(6, "0")) + (digits[6:7] >= "5")

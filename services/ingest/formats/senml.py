@@ -17,7 +17,7 @@ import msgspec
 
 from lifeline.readings import GOOD
 from services.ingest.formats.hostile_json import HostileJSONError, decode, quoted
-from services.ingest.formats.model import Parsed, RawReading, Reason, Refusal
+from services.ingest.formats.model import Parsed, RawReading, Reason, Refusal, Refusals
 from services.ingest.formats.moments import LARGEST, MICROS_PER_SECOND, SMALLEST
 
 VERSION: Final = 10
@@ -82,22 +82,23 @@ def parse_senml(payload: bytes, received_at: int) -> Parsed:
     if fault := _version_fault(pack):
         return Parsed([], [Refusal("bad_payload", fault, payload)])
     base = _Base()
-    parsed = Parsed([], [])
+    readings: list[RawReading] = []
+    refusals = Refusals()
     for record in pack:
         if not isinstance(record, dict):
             detail = f"a SenML record is a JSON object, not {quoted(record)}"
-            parsed.refusals.append(Refusal("bad_payload", detail, _one_pack(record)))
+            refusals.add(Refusal("bad_payload", detail, b"" if refusals.full else _one_pack(record)))
             continue
         has_base = base.update(record)
         try:
             reading = _reading(record, base.fields, has_base, received_at)
         except _RecordError as error:
-            raw = _one_pack(_with_base(record, base.fields))
-            parsed.refusals.append(Refusal(error.reason, error.detail, raw))
+            raw = b"" if refusals.full else _one_pack(_with_base(record, base.fields))
+            refusals.add(Refusal(error.reason, error.detail, raw))
         else:
             if reading is not None:
-                parsed.readings.append(reading)
-    return parsed
+                readings.append(reading)
+    return Parsed(readings, refusals.close(payload))
 
 
 def _version_fault(pack: list[object]) -> str | None:

@@ -28,7 +28,7 @@ from lifeline.sparkplug import (
 )
 from lifeline.sparkplug_b_pb2 import Metric, Payload
 from services.ingest.formats.hostile_json import quoted
-from services.ingest.formats.model import Parsed, RawReading, Refusal
+from services.ingest.formats.model import Parsed, RawReading, Refusal, Refusals
 from services.ingest.formats.moments import LARGEST
 from services.ingest.formats.sparkplug_node import Birth, NodeState, make_birth
 from services.ingest.formats.topics import TopicError
@@ -131,8 +131,8 @@ def receive(state: NodeState | None, topic: SparkplugTopic, payload: bytes, rece
         after = before.died(_bd_seq(message))
         return Received(after, [], [], _changes(topic, before, after, received_at), None)
     if topic.kind == "NBIRTH":
-        return _node_birth(before, topic, message, received_at)
-    return _device_or_data(before, topic, message, received_at)
+        return _node_birth(before, topic, message, payload, received_at)
+    return _device_or_data(before, topic, message, payload, received_at)
 
 
 def parse_metrics(payload: bytes, received_at: int) -> Parsed:
@@ -144,12 +144,14 @@ def parse_metrics(payload: bytes, received_at: int) -> Parsed:
         message = decode(payload)
     except PayloadError as error:
         return Parsed([], [Refusal("bad_payload", str(error), payload)])
-    return _read_metrics(message, None, "", received_at).parsed
+    return _read_metrics(message, payload, None, "", received_at).parsed
 
 
-def _node_birth(before: NodeState, topic: SparkplugTopic, message: Payload, received_at: int) -> Received:
+def _node_birth(
+    before: NodeState, topic: SparkplugTopic, message: Payload, payload: bytes, received_at: int
+) -> Received:
     birth = _birth(message)
-    parsed = _read_metrics(message, birth, topic.key, received_at).parsed
+    parsed = _read_metrics(message, payload, birth, topic.key, received_at).parsed
     readings = [(topic.device_code, reading) for reading in parsed.readings]
     bd_seq = _bd_seq(message)
     if before.is_repeated_birth(message, bd_seq):
@@ -159,7 +161,9 @@ def _node_birth(before: NodeState, topic: SparkplugTopic, message: Payload, rece
     return Received(after, readings, parsed.refusals, statuses, None)
 
 
-def _device_or_data(before: NodeState, topic: SparkplugTopic, message: Payload, received_at: int) -> Received:
+def _device_or_data(
+    before: NodeState, topic: SparkplugTopic, message: Payload, payload: bytes, received_at: int
+) -> Received:
     order = before.order(message)
     reason = _gap(before, topic, message) if order == "gap" else _absent(before, topic)
     after = before
@@ -171,7 +175,7 @@ def _device_or_data(before: NodeState, topic: SparkplugTopic, message: Payload, 
             after = after.device_died(topic.device)
     # A device's birth read again must not be read with the aliases of a later one.
     scope = _birth(message) if topic.kind == "DBIRTH" else after.scope(topic.device)
-    parsed, unresolved = _read_metrics(message, scope, topic.key, received_at)
+    parsed, unresolved = _read_metrics(message, payload, scope, topic.key, received_at)
     if reason is None and unresolved is not None:
         reason = f"alias {unresolved} of {topic.device_code} is not known"
     rebirth = None
@@ -236,9 +240,10 @@ def _bd_seq(message: Payload) -> int | None:
     return None
 
 
-def _read_metrics(message: Payload, birth: Birth | None, node: str, received_at: int) -> _Metrics:
-    """Every metric of a message as a reading or a refusal; controls are neither."""
-    parsed = Parsed([], [])
+def _read_metrics(message: Payload, payload: bytes, birth: Birth | None, node: str, received_at: int) -> _Metrics:
+    """Every metric of a message, whose bytes are ``payload``, as a reading or a refusal; controls are neither."""
+    readings: list[RawReading] = []
+    refusals = Refusals()
     unresolved = None
     sent_ms = message.timestamp if message.HasField("timestamp") else None
     for metric in message.metrics:
@@ -248,18 +253,20 @@ def _read_metrics(message: Payload, birth: Birth | None, node: str, received_at:
         if not name:
             if metric.HasField("alias"):
                 unresolved = metric.alias
-            parsed.refusals.append(_nameless(metric, node, received_at // 1000 if sent_ms is None else sent_ms))
+            time_ms = received_at // 1000 if sent_ms is None else sent_ms
+            refusals.add(_nameless(metric, node, None if refusals.full else time_ms))
         elif not is_control(name):
-            outcome = _read_metric(metric, name, birth, sent_ms, received_at)
+            outcome = _read_metric(metric, name, birth, sent_ms, received_at, keep_text=not refusals.full)
             if isinstance(outcome, Refusal):
-                parsed.refusals.append(outcome)
+                refusals.add(outcome)
             else:
-                parsed.readings.append(outcome)
-    return _Metrics(parsed, unresolved)
+                readings.append(outcome)
+    return _Metrics(Parsed(readings, refusals.close(payload)), unresolved)
 
 
-def _nameless(metric: Metric, node: str, sent_ms: int) -> Refusal:
-    raw = Payload(timestamp=sent_ms, metrics=[metric]).SerializeToString()
+def _nameless(metric: Metric, node: str, sent_ms: int | None) -> Refusal:
+    """Why a metric without a name is refused, with its text unless ``sent_ms`` is None."""
+    raw = b"" if sent_ms is None else Payload(timestamp=sent_ms, metrics=[metric]).SerializeToString()
     if not metric.HasField("alias"):
         return Refusal("bad_payload", "the metric has neither name nor alias", raw)
     where = f"edge node {quoted(node)}" if node else "its edge node"
@@ -268,22 +275,29 @@ def _nameless(metric: Metric, node: str, sent_ms: int) -> Refusal:
 
 
 def _read_metric(
-    metric: Metric, name: str, birth: Birth | None, sent_ms: int | None, received_at: int
+    metric: Metric, name: str, birth: Birth | None, sent_ms: int | None, received_at: int, *, keep_text: bool
 ) -> RawReading | Refusal:
-    if fault := _name_fault(name):
-        return Refusal("bad_payload", fault, Payload(metrics=[metric]).SerializeToString())
+    """``keep_text``: a refusal needs its own text."""
+    if name_fault := _name_fault(name):
+        return Refusal("bad_payload", name_fault, Payload(metrics=[metric]).SerializeToString() if keep_text else b"")
     declared = 0 if birth is None else birth.types.get(name, 0)
     datatype = metric.datatype or declared
     unit = unit_of(metric)
     inherited = birth.units.get(name) if unit is None and birth is not None else None
     time_ms = metric.timestamp if metric.HasField("timestamp") else sent_ms
-    raw = _resolved(metric, name, datatype, inherited, received_at // 1000 if time_ms is None else time_ms)
-    if unit is not None and len(unit) > LONGEST_UNIT:
-        return Refusal("bad_unit", f"the unit is longer than {LONGEST_UNIT} characters", raw)
+    fault: Refusal | None = None
+    value = 0.0
     try:
         value = number(metric, datatype)
     except ValueUnfitError as error:
-        return Refusal("bad_value", f"metric {quoted(name)}: {error}", raw)
+        fault = Refusal("bad_value", f"metric {quoted(name)}: {error}", b"")
+    if unit is not None and len(unit) > LONGEST_UNIT:
+        fault = Refusal("bad_unit", f"the unit is longer than {LONGEST_UNIT} characters", b"")
+    if fault is not None and not keep_text:
+        return fault
+    raw = _resolved(metric, name, datatype, inherited, received_at // 1000 if time_ms is None else time_ms)
+    if fault is not None:
+        return fault._replace(raw=raw)
     time = None if time_ms is None else min(time_ms * 1000, LARGEST - 1)
     return RawReading(name, time, value, _quality(metric), unit or inherited, raw)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-Format = Literal["json", "senml", "status", "sparkplug"]
+Format = Literal["json", "senml", "status", "sparkplug", "ours"]
 
-FILTERS = ("lifeline/v1/+/+/readings", "lifeline/v1/+/+/senml", "lifeline/v1/+/+/status")
-"""What ingest processes share among them."""
+FILTERS = ("lifeline/v1/#",)
+"""What ingest processes share among them. All of it, so that a misspelt topic is refused and not just lost."""
 SPARKPLUG_PREFIX = "spBv1.0/"
 SPARKPLUG_FILTER = SPARKPLUG_PREFIX + "#"
 """What one ingest process takes alone, because an edge node's messages only make sense in their order."""
@@ -28,6 +28,11 @@ class DeviceTopic(NamedTuple):
 
 class TopicError(ValueError):
     """The topic is none of the contract's; the text says which part, and what would be right."""
+
+
+def is_ours(topic: str) -> bool:
+    """Whether Lifeline itself publishes there: ``lifeline/v1/{county}/alarms/…``."""
+    return topic.split("/")[3:4] == ["alarms"]
 
 
 def parse_topic(topic: str) -> DeviceTopic:
