@@ -52,10 +52,12 @@ SELECT created_at < %(expired)s
 FROM evaluation_batch ORDER BY xid, id LIMIT 1
 """
 
-# Of the oldest batches, those that may go.
+# Of the oldest batches, those that may go; what another process is deleting is left to it.
 _DELETE_BATCHES = """
 WITH slowest AS (SELECT xid, batch_id FROM evaluation_reader ORDER BY xid, batch_id LIMIT 1),
-     oldest AS (SELECT id, xid, created_at FROM evaluation_batch ORDER BY xid, id LIMIT %(most)s)
+     oldest AS (
+         SELECT id, xid, created_at FROM evaluation_batch ORDER BY xid, id LIMIT %(most)s FOR UPDATE SKIP LOCKED
+     )
 DELETE FROM evaluation_batch USING oldest LEFT JOIN slowest ON true
 WHERE evaluation_batch.id = oldest.id
   AND (oldest.created_at < %(expired)s
