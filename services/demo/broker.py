@@ -44,7 +44,6 @@ max_inflight_messages 0
 max_queued_messages 1000000
 max_queued_bytes 536870912
 max_packet_size {max_packet_bytes}
-set_tcp_nodelay true
 
 persistence true
 persistence_location {directory}/

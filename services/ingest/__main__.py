@@ -82,7 +82,7 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
 
     shared = f"$share/{loaded.mqtt_share_group}/" if loaded.mqtt_share_group else ""
     filters = tuple(shared + name for name in FILTERS)
-    consumer = Consumer(loaded, client_id(loaded, slot), filters, put, metrics)
+    consumer = Consumer(loaded, client_id(loaded, slot), filters, put, metrics, busy=lambda: queue.has_waiting)
     housekeeping = Housekeeping(loaded, metrics)
     sessions = Sessions(loaded, client_id(loaded, slot), ready=lambda: consumer.connected)
     heir = Heir(loaded, slot.number, filters, queue.put, metrics, sessions)

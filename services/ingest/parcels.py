@@ -97,6 +97,11 @@ class ParcelQueue:
             self._taken += taken
             return taken
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is something that nobody has taken yet: the writer is at work."""
+        return bool(self._parcels)
+
     def release(self, parcels: list[Parcel]) -> None:
         """``parcels``, the oldest of those taken and in their order, are durable: make room."""
         size = sum(parcel.size for parcel in parcels)
