@@ -69,6 +69,8 @@ class Indicator:
     valid_min: float | None = None
     valid_max: float | None = None
     span: float | None = None
+    also: tuple[str, ...] = ()
+    """Shorter names in use, by which a registry file may give the indicator."""
 
     @property
     def usual_span(self) -> float | None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lifeline.counties import counties
 from lifeline.registry.document import NOUNS, Document, Noun, Row
-from lifeline.registry.problems import Problem
+from lifeline.registry.problems import Problem, place, shown
 from lifeline.registry.rows import (
     ROWS,
-    DeviceRow,
-    IndicatorRow,
-    OrganisationRow,
-    PointRow,
     RegistryRow,
     SiteRow,
+    code_text,
     faults,
+    label,
+    plain_text,
 )
 
 OUTSIDE_DEGREES = 0.02
@@ -35,6 +35,18 @@ class Checked(NamedTuple):
     place: Row
     row: RegistryRow
 
+    @property
+    def number(self) -> int:
+        """The same from 1, as problems say it."""
+        return self.position + 1
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What names the row: its code, and for a point its device's before it."""
+        found = written_key(self.row.noun, self.place)
+        assert found is not None, "the row is right by itself"
+        return found
+
     def problem(self, field: str | None, reason: str) -> Problem:
         """A problem of this row."""
         return problem_at(self.row.noun, self.position, self.place, field, reason)
@@ -44,16 +56,39 @@ CheckedDocument = dict[Noun, list[Checked]]
 
 
 def check(document: Document, progress: Progress = lambda _: None) -> tuple[CheckedDocument, list[Problem]]:
-    """The rows that are right by themselves, and what is wrong with the others."""
+    """The rows that are right by themselves, and what is wrong with the others and with the document's form."""
     checked: CheckedDocument = {}
-    problems: list[Problem] = []
+    problems = list(document.problems)
     for noun in NOUNS:
-        if not document.get(noun):
+        rows = document.get(noun)
+        if not rows:
             continue
-        progress(f"checking {len(document[noun]):,} {noun}")
-        checked[noun], found = _check_rows(noun, document[noun])
-        problems += found + _repeats(checked[noun])
+        progress(f"checking {len(rows):,} {noun}")
+        checked[noun], found = _check_rows(noun, rows)
+        repeats = _repeats(noun, rows)
+        problems += found + repeats
+        if noun == "points":
+            repeated = {problem.index for problem in repeats}
+            problems += _repeated_names(rows, repeated)
     return checked, problems
+
+
+def damaged(noun: Noun, position: int, row: Row) -> Checked:
+    """A bad row with those of its fields that are right, the others None: what they refer to can be checked."""
+    model = ROWS[noun]
+    values: dict[str, Any] = dict.fromkeys(model.model_fields)
+    for name, adapter in _adapters(noun).items():
+        try:
+            if name in row.fields:
+                values[name] = adapter.validate_python(row.fields[name])
+        except ValidationError:
+            continue  # told with the row
+    return Checked(position, row, model.model_construct(**values))
+
+
+@functools.cache
+def _adapters(noun: Noun) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(info.rebuild_annotation()) for name, info in ROWS[noun].model_fields.items()}
 
 
 def outside_county(site: Checked) -> Problem | None:
@@ -72,39 +107,77 @@ def outside_county(site: Checked) -> Problem | None:
     return site.problem("lon", reason + "; positions are WGS-84")
 
 
-def problem_at(noun: Noun, index: int, place: Row, field: str | None, reason: str) -> Problem:
-    return Problem(reason, noun, index, place.line, place.sheet, field)
+def problem_at(noun: Noun, position: int, row: Row, field: str | None, reason: str) -> Problem:
+    """A problem of the row at ``position`` (from 0) of its noun."""
+    return Problem(reason, noun, position + 1, row.line, row.sheet, field, _called(noun, row))
 
 
-def key(row: RegistryRow) -> tuple[str, ...]:
-    """What names the row: its code, and for a point its device's before it."""
-    match row:
-        case PointRow():
-            return (row.device, row.code)
-        case SiteRow() | DeviceRow() | IndicatorRow() | OrganisationRow():
-            return (row.code,)
-    raise AssertionError(row)
+def written_key(noun: Noun, row: Row) -> tuple[str, ...] | None:
+    """What names the row, right or not: its code, and for a point its device's before it; None where one is none."""
+    names = ("device", "code") if noun == "points" else ("code",)
+    codes = [code_text(row.fields.get(name)) for name in names]
+    return tuple(code for code in codes if code is not None) if None not in codes else None
+
+
+def _called(noun: Noun, row: Row) -> str | None:
+    """The same as far as it can be read, for people to find the row by."""
+    code = label(row.fields.get("code"))
+    if noun != "points":
+        return code
+    device = label(row.fields.get("device"))
+    return f"{device or '?'}/{code or '?'}" if device or code else None
 
 
 def _check_rows(noun: Noun, rows: list[Row]) -> tuple[list[Checked], list[Problem]]:
     model = ROWS[noun]
     checked: list[Checked] = []
     problems: list[Problem] = []
-    for index, place in enumerate(rows):
+    for position, row in enumerate(rows):
+        found: list[tuple[str | None, str]] = [(None, row.fault)] if row.fault is not None else []
         try:
-            checked.append(Checked(index, place, model.model_validate(place.fields)))
+            item = Checked(position, row, model.model_validate(row.fields))
         except ValidationError as error:
-            problems += [problem_at(noun, index, place, field, reason) for field, reason in faults(error, model)]
+            found += faults(error, model, partial=row.partial)
+        else:
+            if row.fault is None:
+                checked.append(item)
+        problems += [problem_at(noun, position, row, field, reason) for field, reason in found]
     return checked, problems
 
 
-def _repeats(rows: list[Checked]) -> list[Problem]:
-    first: dict[tuple[str, ...], Checked] = {}
+def _repeats(noun: Noun, rows: list[Row]) -> list[Problem]:
+    first: dict[tuple[str, ...], int] = {}
     problems = []
-    for item in rows:
-        earlier = first.setdefault(key(item.row), item)
-        if earlier is not item:
-            where = f"line {earlier.place.line}" if earlier.place.line is not None else f"index {earlier.position}"
-            sheet = f" of sheet {earlier.place.sheet}" if earlier.place.sheet is not None else ""
-            problems.append(item.problem("code", f"'{'/'.join(key(item.row))}' is already written at {where}{sheet}"))
+    for position, row in enumerate(rows):
+        key = written_key(noun, row)
+        earlier = first.setdefault(key, position) if key is not None else position
+        if key is not None and earlier != position:
+            reason = f"'{'/'.join(key)}' is already written at {_place(rows, earlier)}"
+            problems.append(problem_at(noun, position, row, "code", reason))
     return problems
+
+
+def _repeated_names(rows: list[Row], repeated: set[int | None]) -> list[Problem]:
+    """Points of one device that the document itself gives one name: by source_name, or by code where that is null.
+
+    A row that does not mention source_name keeps the stored one, which only the database knows.
+    """
+    first: dict[tuple[str, str], int] = {}
+    problems = []
+    for position, row in enumerate(rows):
+        key = written_key("points", row)
+        if key is None or "source_name" not in row.fields or position + 1 in repeated:
+            continue
+        heard = plain_text(row.fields["source_name"]) if row.fields["source_name"] is not None else key[1]
+        if heard is None:
+            continue
+        earlier = first.setdefault((key[0], heard), position)
+        if earlier != position:
+            other = label(rows[earlier].fields["code"])
+            reason = f"{shown(heard)} names point '{other}' of this device already, at {_place(rows, earlier)}"
+            problems.append(problem_at("points", position, row, "source_name", reason))
+    return problems
+
+
+def _place(rows: list[Row], position: int) -> str:
+    return place(position + 1, rows[position].line, rows[position].sheet)

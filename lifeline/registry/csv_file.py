@@ -19,17 +19,14 @@ def read(content: bytes, noun: Noun | None = None) -> Document:
 
     Raises :class:`RegistryRefusedError`; lines are counted from 1, a record by the line it begins on.
     """
-    document: Document = {}
-    problems, recognised = read_table(document, _lines(decode(content)), noun)
-    if not recognised:
-        problems = [
-            Problem(
-                "the headings tell neither sites, devices, points, organisations nor indicators; "
-                "name the columns as in the template, or say which with --noun"
-            )
-        ]
-    if problems:
-        raise RegistryRefusedError(problems)
+    document = Document()
+    recognised = read_table(document, _lines(document, decode(content)), noun)
+    if not recognised and not document.problems:
+        reason = (
+            "the headings tell neither sites, devices, points, organisations nor indicators; "
+            "name the columns as in the template, or say which with --noun"
+        )
+        raise RegistryRefusedError([Problem(reason)])
     return document
 
 
@@ -44,7 +41,8 @@ def decode(content: bytes) -> str:
     raise RegistryRefusedError([Problem("the text is neither UTF-8 nor GB18030; save it as CSV UTF-8")])
 
 
-def _lines(text: str) -> Iterator[Line]:
+def _lines(document: Document, text: str) -> Iterator[Line]:
+    """The records; one that cannot be read ends them, with a problem of the document."""
     head = text[:10_000].split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
     begun = 1
@@ -53,7 +51,9 @@ def _lines(text: str) -> Iterator[Line]:
             yield Line(begun, [_cell(cell) for cell in record])
             begun = reader.line_num + 1
     except csv.Error as error:
-        raise RegistryRefusedError([Problem(f"this is no readable CSV: {error}", line=begun)]) from error
+        reason = f"this is no readable CSV: {error}; nothing from here on was read"
+        document.problems.append(Problem(reason, line=begun))
+        document.cut = True
 
 
 def _cell(text: str) -> str | None:

@@ -33,7 +33,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "site": ("站点", "站点编码", "站点编号", "所属站点", "site_code"),
     "model": ("型号", "设备型号", "规格型号"),
     "device": ("设备", "设备编码", "设备编号", "所属设备", "device_code"),
-    "indicator": ("指标", "指标编码", "监测指标", "indicator_code"),
+    "indicator": ("指标", "指标编码", "监测指标", "指标名称", "indicator_code"),
     "source_name": ("源名称", "源点名", "上报名称", "原始名称", "点名"),
     "unit": ("单位", "计量单位", "量纲"),
     "interval_s": ("间隔", "采集间隔", "上报间隔", "采集周期", "上报周期", "interval"),
@@ -96,6 +96,21 @@ def is_noun_column(heading: object) -> bool:
     return _plain(heading) in _NOUN_COLUMN
 
 
+def is_code(heading: object) -> bool:
+    """Whether a heading is a row's own code, whatever its noun."""
+    return any(field_of(heading, noun) == "code" for noun in NOUNS)
+
+
+def is_remark(heading: object) -> bool:
+    """Whether a heading is for people only, such as 备注."""
+    return _plain(heading) in _IGNORED
+
+
+def fields_known(noun: Noun) -> tuple[str, ...]:
+    """The fields of ``noun`` by our own names."""
+    return tuple(ROWS[noun].model_fields)
+
+
 def field_of(heading: object, noun: Noun) -> str | None:
     """The field of ``noun`` that a heading means, :data:`IGNORED`, or None where it means nothing."""
     text = _plain(heading)
@@ -137,7 +152,7 @@ def recognise(headings: Sequence[object]) -> Noun | None:
 
 
 def columns(headings: Sequence[object], noun: Noun, line: int, sheet: str | None) -> tuple[list[str], list[Problem]]:
-    """The field of each column (:data:`IGNORED` for some); the problems are headings that mean nothing or repeat."""
+    """The field of each column; the problems are headings that mean nothing or repeat, which are :data:`IGNORED`."""
     fields: list[str] = []
     problems: list[Problem] = []
     for heading in headings:
@@ -147,6 +162,7 @@ def columns(headings: Sequence[object], noun: Noun, line: int, sheet: str | None
             problems.append(_problem(f"the heading {shown(heading)} is no field of {noun}; known are {known}"))
         elif field and field in fields:
             problems.append(_problem(f"the heading {shown(heading)} is a second column for {field}"))
+            field = IGNORED
         fields.append(field or IGNORED)
     return fields, [Problem(problem.reason, noun, None, line, sheet) for problem in problems]
 

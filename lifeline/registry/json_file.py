@@ -6,24 +6,27 @@ import json
 import re
 from collections.abc import Iterator
 
+from lifeline.registry import headings
 from lifeline.registry.csv_file import decode
-from lifeline.registry.document import Document, Noun, add_rows, find_noun, from_mapping
+from lifeline.registry.document import Document, Noun
+from lifeline.registry.objects import Marked, add_list, add_noun, add_rows, from_mapping
 from lifeline.registry.problems import Problem, RegistryRefusedError, shown
 
+_MOST_DIGITS = 400
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def read(content: bytes, noun: Noun | None = None) -> Document:
     """The document in a JSON file, as the REST import takes it, or one list of ``noun``.
 
-    Raises :class:`RegistryRefusedError`; NaN, Infinity and keys written twice are refused.
+    Raises :class:`RegistryRefusedError`; what is wrong with a row is kept with it.
     """
     reader = _Reader(decode(content))
     try:
         return reader.document(noun)
     except RecursionError as error:
         raise RegistryRefusedError([Problem("nested too deep")]) from error
-    except ValueError as error:  # JSONDecodeError, and numbers with too many digits
+    except ValueError as error:
         position = getattr(error, "pos", None)
         reason = getattr(error, "msg", str(error))
         line = reader.line_at(position) if position is not None else None
@@ -37,21 +40,18 @@ class _Reader:
         self._text = text
         self._at = 0
         self._counted = (0, 1)  # position, line: lines are counted on from here
-        self._decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
+        self._decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
     def document(self, noun: Noun | None) -> Document:
-        document: Document = {}
-        problems: list[Problem] = []
+        document = Document()
         if noun is not None and self._peek() == "[":
-            problems = add_rows(document, noun, self._items())
+            add_rows(document, noun, self._items())
         elif self._peek() == "{":
-            problems = self._lists(document)
+            self._lists(document)
         else:
             return from_mapping(self._value())
         if self._peek():
             raise json.JSONDecodeError("something stands after the end", self._text, self._at)
-        if problems:
-            raise RegistryRefusedError(problems)
         return document
 
     def line_at(self, position: int) -> int:
@@ -59,24 +59,17 @@ class _Reader:
         self._counted = (position, line + self._text.count("\n", start, position))
         return self._counted[1]
 
-    def _lists(self, document: Document) -> list[Problem]:
-        problems: list[Problem] = []
+    def _lists(self, document: Document) -> None:
         for _ in self._between("{", "}"):
             line = self.line_at(self._at)
             name = self._value()
             self._expect(":")
-            noun = find_noun(name)
-            if noun is None or self._peek() != "[":
-                written = self._value()
-                if noun is None:
-                    problems.append(Problem(f"{shown(name)} is no part of a registry document", line=line))
-                elif written is not None:
-                    problems.append(Problem(f"expected a list, found {shown(written)}", noun, line=line))
-            elif noun in document:
-                raise json.JSONDecodeError(f"{noun} is written twice", self._text, self._at)
+            if headings.noun_of(name) is None or self._peek() != "[":
+                add_list(document, name, self._value(), line)
             else:
-                problems += add_rows(document, noun, self._items())
-        return problems
+                noun = add_noun(document, name, line)
+                assert noun is not None
+                add_rows(document, noun, self._items())
 
     def _items(self) -> Iterator[tuple[object, int]]:
         for _ in self._between("[", "]"):
@@ -117,13 +110,14 @@ class _Reader:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
+    found = Marked(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{shown(twice)} is written twice in one object")
+        found.fault = f"{shown(twice)} is written twice in one object"
     return found
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+def _integer(digits: str) -> float:
+    """Python refuses to read integers of more than 4,300 digits; as infinity the row's check names them."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)

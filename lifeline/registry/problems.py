@@ -19,26 +19,30 @@ class Problem:
     noun: str | None = None
     """``sites``, ``devices``, …; None: the file as a whole."""
     index: int | None = None
-    """Position among the document's rows of this noun, from 0."""
+    """Which of the document's rows of this noun, from 1; None: the noun's list or table as a whole."""
     line: int | None = None
     """Line of the file, or row of the sheet, as an editor counts them, from 1; None where unknown."""
     sheet: str | None = None
     field: str | None = None
+    key: str | None = None
+    """What the row calls itself: its code, for a point ``device/code``; None where it has none."""
 
     def __str__(self) -> str:
-        where = self.noun or ""
-        if self.sheet is not None:
-            where = f"{where} sheet {self.sheet}"
-        if self.line is not None:
-            where = f"{where} {'row' if self.sheet is not None else 'line'} {self.line}"
-        elif self.index is not None:
-            where = f"{where}[{self.index}]"
         what = f"{self.field}: {self.reason}" if self.field else self.reason
-        return f"{where.strip()}: {what}" if where.strip() else what
+        return f"{self.where}: {what}" if self.where else what
+
+    @property
+    def where(self) -> str:
+        """The place in words, such as ``points #2 (gh-01-plc/flow), line 7``; empty for the file as a whole."""
+        row = place(self.index, self.line, self.sheet)
+        if self.key is not None:
+            number, comma, rest = row.partition(",")
+            row = f"{number} ({self.key}){comma}{rest}"
+        return f"{self.noun or ''} {row}".strip()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: only what is known."""
-        found = {name: getattr(self, name) for name in ("noun", "sheet", "index", "line", "field", "reason")}
+        found = {name: getattr(self, name) for name in ("noun", "sheet", "index", "key", "line", "field", "reason")}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -48,6 +52,15 @@ class RegistryRefusedError(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems[:10]))
         self.problems = problems
+
+
+def place(index: int | None, line: int | None, sheet: str | None) -> str:
+    """A row's place, such as ``#2, line 7`` or ``#2, sheet 站点 row 7``; what is None is left out."""
+    parts = [f"sheet {sheet}"] if sheet is not None else []
+    if line is not None:
+        parts.append(f"{'row' if sheet is not None else 'line'} {line}")
+    within = " ".join(parts)
+    return ", ".join(part for part in (f"#{index}" if index is not None else "", within) if part)
 
 
 def shown(value: object) -> str:

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from lifeline import units
 from lifeline.counties import counties
@@ -36,9 +36,13 @@ SECTOR_NAMES = {
 """What people in China write for a sector; the first is the usual word."""
 
 _SECTORS = {name: sector for sector, names in SECTOR_NAMES.items() for name in names} | {name: name for name in SECTORS}
+RESERVED_DEVICES = {"alarms": "lifeline/v1/{county}/alarms/ is where Lifeline itself publishes alarms"}
+"""Codes that no device may have, since ingest would never hear it, and why."""
+
 _CODE = re.compile(CODE_PATTERN.replace("$", r"\Z"))
 _COUNTY = re.compile(r"[0-9]{6}\Z")
 _NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?\Z", re.ASCII)
+_LANGUAGES = {"中文": "zh", "英文": "en", "藏文": "bo"}
 _LONGEST = {"text": 200, "address": 500, "basis": 2000}
 
 
@@ -67,6 +71,39 @@ def _code(value: object) -> str:
     if _CODE.match(text) is None:
         raise ValueError(f"{shown(text)} is no code: 1 to 64 of the letters A-Z a-z, digits, '.', '_' and '-'")
     return text
+
+
+def code_text(value: object) -> str | None:
+    """The code that a cell or field holds, None where it holds none."""
+    try:
+        return _code(value)
+    except ValueError:
+        return None
+
+
+def plain_text(value: object) -> str | None:
+    """The text that a cell or field holds, None where it holds none."""
+    try:
+        return _text(value)
+    except ValueError:
+        return None
+
+
+def label(value: object) -> str | None:
+    """What stands where a code should, printable and cut, to find the row by; None where nothing of use does."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = code_text(value)
+    if text is None:
+        text = value.strip() if isinstance(value, str) else ""
+        text = shown(text)[1:-1] if text else None
+    return text
+
+
+def _device_code(code: str) -> str:
+    if code in RESERVED_DEVICES:
+        raise ValueError(f"'{code}' is reserved: {RESERVED_DEVICES[code]}; choose another code")
+    return code
 
 
 def _sector(value: object) -> str:
@@ -132,6 +169,7 @@ def _unit(value: object) -> str:
 def _names(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(f"{shown(value)} is no set of names; expected zh and en (and bo)")  # noqa: TRY004
+    value = {_LANGUAGES.get(language, language): name for language, name in value.items()}
     unknown = set(value) - {"zh", "en", "bo"}
     if unknown:
         raise ValueError(f"{shown(min(map(str, unknown)))} is no language of ours; they are zh, en and bo")
@@ -208,7 +246,7 @@ class DeviceRow(RegistryRow):
     """What publishes, at a site."""
 
     noun = "devices"
-    code: Code
+    code: Annotated[Code, AfterValidator(_device_code)]
     site: Code
     name: Text | None = None
     model: Text | None = None
@@ -220,7 +258,8 @@ class PointRow(_Ranged):
     noun = "points"
     device: Code
     code: Code
-    indicator: Code
+    indicator: Text
+    """Its code, or its name in one of our languages, which :func:`references.name_indicators` turns into the code."""
     source_name: Text | None = None
     name: Text | None = None
     unit: Unit | None = None
@@ -234,12 +273,14 @@ ROWS: dict[Noun, type[RegistryRow]] = {
 }
 
 
-def faults(error: ValidationError, model: type[RegistryRow]) -> list[tuple[str | None, str]]:
-    """(field, reason) of each fault, in words."""
+def faults(error: ValidationError, model: type[RegistryRow], *, partial: bool = False) -> list[tuple[str | None, str]]:
+    """(field, reason) of each fault, in words; of a ``partial`` row without those of missing fields."""
     found: list[tuple[str | None, str]] = []
     for item in error.errors(include_url=False, include_context=False):
         field = str(item["loc"][0])[:64] if item["loc"] else None
         match item["type"]:
+            case "missing" if partial:
+                continue
             case "missing":
                 reason = "is missing"
             case "extra_forbidden":

@@ -6,27 +6,23 @@ and one UPDATE per table. The registry's version counts statements, so a documen
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from lifeline import units
 from lifeline.indicators import catalogue
-from lifeline.registry.check import Checked, CheckedDocument, Progress, check, key, outside_county
+from lifeline.registry.check import Checked, Progress, check, outside_county
 from lifeline.registry.document import NOUNS, Document, Noun
 from lifeline.registry.problems import Problem, RegistryRefusedError
+from lifeline.registry.references import References, unit_fault
 from lifeline.registry.upsert import TARGETS, Counts, differing, stage, write
 
 _LOCK = 0x6C69_6665_0002
 """Advisory lock: one writer of the registry at a time, so that two imports wait for each other and never deadlock."""
 _LOCK_TIMEOUT_S = 120
-_SUGGESTED = 50
-"""Only so many problems get a "did you mean": finding the nearest of many codes is slow."""
 
 
 @dataclass(slots=True)
@@ -63,15 +59,28 @@ def import_document(
     with connection.transaction(force_rollback=dry_run):
         lock(connection)
         imported.catalogue = _insert_catalogue(connection)
-        problems += _dangling(connection, document, checked)
-        problems += _bad_units(connection, checked)
-        if problems:
-            raise RegistryRefusedError(sorted(problems, key=_document_order))
+        references = References(connection, document, checked)
+        problems += references.problems()
         for noun in NOUNS:
-            rows = checked.get(noun)
+            if problems:
+                references.stand_in(noun, problems)
+            rows = references.sound(noun, problems)
             if rows:
-                progress(f"writing {len(rows):,} {noun}")
-                imported.counts[noun] = _write_noun(connection, noun, rows, imported.warnings)
+                progress(f"{'checking further' if problems else 'writing'} {len(rows):,} {noun}")
+                stage(connection, TARGETS[noun], [item.row for item in rows])
+                untried = references.untried_points(problems) if noun == "points" else set()
+                counts, faults = _faults_of_staged(connection, noun, rows, untried)
+                imported.counts[noun] = counts
+                imported.warnings += [
+                    rows[row].problem("unit", reason) for row, reason in _changed_units(connection, noun)
+                ]
+                found = [rows[row].problem(name, reason) for row, name, reason in faults]
+                told = {(problem.noun, problem.index, problem.field) for problem in problems}
+                problems += [item for item in found if (item.noun, item.index, item.field) not in told]
+                if noun != "points" or not problems:  # nothing refers to points: tried, they need not be written
+                    write(connection, TARGETS[noun], counts)
+        if problems:  # what was written only showed what else is wrong; it is rolled back
+            raise RegistryRefusedError(sorted(problems, key=_document_order))
     imported.warnings += filter(None, map(outside_county, checked.get("sites", [])))
     return imported
 
@@ -105,100 +114,22 @@ def _insert_catalogue(connection: psycopg.Connection[Any]) -> int:
     return len(missing)
 
 
-# Field of a row: (noun of the document that may bring the code along, table, what to call it).
-_REFERENCES: dict[Noun, dict[str, tuple[Noun | None, str]]] = {
-    "organisations": {"county": (None, "county")},
-    "indicators": {},
-    "sites": {"county": (None, "county"), "organisation": ("organisations", "organisation")},
-    "devices": {"site": ("sites", "site")},
-    "points": {"device": ("devices", "device"), "indicator": ("indicators", "indicator")},
-}
+def _faults_of_staged(
+    connection: psycopg.Connection[Any], noun: Noun, rows: list[Checked], untried: set[tuple[str, ...]]
+) -> tuple[Counts, list[tuple[int, str, str]]]:
+    """How many staged rows are new or differ, and (row, field, reason) of those at fault, which are staged no more.
 
-
-def _dangling(connection: psycopg.Connection[Any], document: Document, checked: CheckedDocument) -> list[Problem]:
-    """Rows that refer to what neither the database nor the document has."""
-    problems: list[Problem] = []
-    for noun, references in _REFERENCES.items():
-        for name, (brought_by, table) in references.items():
-            rows = [item for item in checked.get(noun, []) if getattr(item.row, name) is not None]
-            wanted = {getattr(item.row, name) for item in rows}
-            missing = wanted - (_brought(document, checked, brought_by) if brought_by else set())
-            missing -= _present(connection, table, missing)
-            if missing:
-                problems += _name_missing(connection, rows, name, table, missing)
-    return problems
-
-
-def _brought(document: Document, checked: CheckedDocument, noun: Noun) -> set[str]:
-    """Codes the document brings along, those of refused rows too: one mistake, one problem."""
-    written = (row.fields.get("code") for row in document.get(noun, []))
-    return {code for code in written if isinstance(code, str)} | {key(item.row)[-1] for item in checked.get(noun, [])}
-
-
-def _present(connection: psycopg.Connection[Any], table: str, codes: set[str]) -> set[str]:
-    if not codes:
-        return set()
-    query = sql.SQL("SELECT code FROM {} WHERE code = ANY(%s)").format(sql.Identifier(table))
-    return {code for (code,) in connection.execute(query, [list(codes)])}
-
-
-def _name_missing(
-    connection: psycopg.Connection[Any], rows: list[Checked], name: str, table: str, missing: set[str]
-) -> list[Problem]:
-    query = sql.SQL("SELECT code FROM {} ORDER BY code LIMIT 5000").format(sql.Identifier(table))
-    known = [code for (code,) in connection.execute(query)]
-    problems: list[Problem] = []
-    for item in rows:
-        code = getattr(item.row, name)
-        if code in missing:
-            near = difflib.get_close_matches(code, known, 1) if len(problems) < _SUGGESTED else []
-            hint = (
-                f"; did you mean '{near[0]}'?"
-                if near
-                else f"; known are {', '.join(known)}"
-                if 0 < len(known) < 8
-                else ""
-            )
-            problems.append(item.problem(name, f"there is no {table} '{code}'{hint}"))
-    return problems
-
-
-def _bad_units(connection: psycopg.Connection[Any], checked: CheckedDocument) -> list[Problem]:
-    """Points whose own unit does not convert to their indicator's."""
-    given: dict[str, str | None] = {item.row.code: item.row.unit for item in checked.get("indicators", [])}  # type: ignore[attr-defined]
-    known: Mapping[str, str | None] = dict(connection.execute("SELECT code, unit FROM indicator").fetchall()) | given
-    problems: list[Problem] = []
-    for item in checked.get("points", []):
-        point: Any = item.row
-        if point.unit is not None and point.indicator in known:
-            reason = unit_fault(point.unit, point.indicator, known[point.indicator])
-            if reason:
-                problems.append(item.problem("unit", reason))
-    return problems
-
-
-def unit_fault(unit: str, indicator: str, expected: str | None) -> str | None:
-    """Why a point of ``indicator``, whose unit is ``expected``, cannot be in ``unit``; None where it can."""
-    if expected is None:
-        return f"'{unit}' is given, but {indicator} is true or false and has no unit; leave it out"
-    if units.conversion(unit, expected) is None:
-        return f"'{unit}' does not convert to '{expected}', the unit of {indicator}"
-    return None
-
-
-def _write_noun(
-    connection: psycopg.Connection[Any], noun: Noun, rows: list[Checked], warnings: list[Problem]
-) -> Counts:
-    target = TARGETS[noun]
-    stage(connection, target, [item.row for item in rows])
-    counts = differing(connection, target, len(rows))
+    ``untried``: keys of points that are not staged, so that their stored names count for nothing.
+    """
+    counts = differing(connection, TARGETS[noun], len(rows))
+    faults: list[tuple[int, str, str]] = []
     if counts.created or counts.changed:
-        found = [rows[row].problem(name, reason) for row, name, reason in _faults_of_merged(connection, noun)]
-        if found:
-            raise RegistryRefusedError(sorted(found, key=_document_order))
-        warnings += [rows[row].problem("unit", reason) for row, reason in _changed_units(connection, noun)]
-        write(connection, target, counts)
-    return counts
+        faults += _faults_of_merged(connection, noun)
+        if noun == "points":
+            faults += _ambiguous_names(connection, rows, untried)
+    if faults:
+        connection.execute("DELETE FROM wanted WHERE row = ANY(%s)", [[row for row, _, _ in faults]])
+    return counts, faults
 
 
 def _faults_of_merged(connection: psycopg.Connection[Any], noun: Noun) -> Iterable[tuple[int, str, str]]:
@@ -215,12 +146,22 @@ def _faults_of_merged(connection: psycopg.Connection[Any], noun: Noun) -> Iterab
             "valid_min",
             f"valid_min {low:g} is above valid_max {high:g} (one of them is kept, or the indicator's)",
         )
-    for row, heard in connection.execute(_AMBIGUOUS_NAMES):
-        yield row, "source_name", f"'{heard}' names another point of this device too (as source_name, or as code)"
     for row, unit, indicator, expected in connection.execute(_KEPT_UNITS):
         reason = unit_fault(unit, indicator, expected)
         if reason:
             yield row, "unit", reason
+
+
+def _ambiguous_names(
+    connection: psycopg.Connection[Any], rows: list[Checked], untried: set[tuple[str, ...]]
+) -> Iterable[tuple[int, str, str]]:
+    """(row, field, reason) of points whose name leads to another point of their device too."""
+    for row, heard, codes in connection.execute(_AMBIGUOUS_NAMES):
+        device, own = rows[row].key
+        others = sorted(code for code in codes if code != own and (device, code) not in untried)
+        if others:
+            reason = f"'{heard}' names point '{others[0]}' of this device too (as source_name, or as code)"
+            yield row, "source_name", reason
 
 
 def _changed_units(connection: psycopg.Connection[Any], noun: Noun) -> Iterable[tuple[int, str]]:
@@ -245,16 +186,16 @@ WHERE low > high
 # A source names a point by source_name, or by code where none is set: within a device both must lead to one point.
 _AMBIGUOUS_NAMES = """
 WITH after AS (
-    SELECT row, device_id, COALESCE(source_name, code) AS heard FROM wanted
+    SELECT row, device_id, code, COALESCE(source_name, code) AS heard FROM wanted
     UNION ALL
-    SELECT NULL, p.device_id, COALESCE(p.source_name, p.code)
+    SELECT NULL, p.device_id, p.code, COALESCE(p.source_name, p.code)
     FROM point p
     WHERE p.device_id IN (SELECT device_id FROM wanted WHERE is_new OR is_changed)
       AND NOT EXISTS (SELECT FROM wanted w WHERE w.device_id = p.device_id AND w.code = p.code)
 ), counted AS (
-    SELECT row, heard, count(*) OVER (PARTITION BY device_id, heard) AS times FROM after
+    SELECT device_id, heard, array_agg(code) AS codes FROM after GROUP BY 1, 2 HAVING count(*) > 1
 )
-SELECT row, heard FROM counted WHERE times > 1 AND row IS NOT NULL ORDER BY row
+SELECT row, heard, codes FROM after JOIN counted USING (device_id, heard) WHERE row IS NOT NULL ORDER BY row
 """
 
 _KEPT_UNITS = """

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from lifeline.registry import headings
 from lifeline.registry.document import NOUNS, Document, Noun, Row
 from lifeline.registry.problems import Problem, shown
+from lifeline.registry.rows import code_text
 
 MOST_COLUMNS = 64
 MOST_ROWS = 1_000_000
@@ -23,79 +24,86 @@ class Line(NamedTuple):
     cells: Sequence[object]
 
 
-def read_table(
-    document: Document, lines: Iterable[Line], noun: Noun | None, sheet: str | None = None
-) -> tuple[list[Problem], bool]:
+def read_table(document: Document, lines: Iterable[Line], noun: Noun | None, sheet: str | None = None) -> bool:
     """Add a table's rows to ``document``; ``noun`` None: told by a noun column or by the headings.
 
-    Returns the problems, and whether the table was recognised at all (False: nothing was read).
+    What is wrong with the headings is kept in the document, and the columns that are right are read nevertheless.
+    Returns whether the table was recognised at all (False: nothing was read).
     """
     stream = iter(lines)
     heading = _find_heading(stream, noun)
     if heading is None:
-        return [], False
+        return False
     by_column = _noun_column(heading.cells)
     if noun is None and by_column is None:
         noun = headings.recognise(heading.cells)
         if noun is None:
-            return [], False
+            return False
     if noun is None:
         assert by_column is not None
-        return _read_mixed(document, stream, heading, by_column, sheet), True
+        _read_mixed(document, stream, heading, by_column, sheet)
+        return True
     fields, problems = headings.columns(heading.cells, noun, heading.number, sheet)
-    if not problems:
-        document.setdefault(noun, [])
-        for line in stream:
-            problems += _add(document, noun, fields, line, sheet)
-    return problems, True
+    document.problems += problems
+    document.cut |= bool(problems) and "code" not in fields
+    document.setdefault(noun, [])
+    for line in stream:
+        _add(document, noun, fields, line, sheet, partial=bool(problems))
+    return True
 
 
-def _read_mixed(
-    document: Document, lines: Iterator[Line], heading: Line, column: int, sheet: str | None
-) -> list[Problem]:
+def _read_mixed(document: Document, lines: Iterator[Line], heading: Line, column: int, sheet: str | None) -> None:
     """Rows of several nouns, told by a column; each noun takes the columns it knows, the others must be empty there."""
     known: dict[Noun, list[str | None]] = {
         noun: [headings.field_of(cell, noun) for cell in heading.cells] for noun in NOUNS
     }
-    problems: list[Problem] = [
-        Problem(f"the heading {shown(cell)} is no field of any noun", None, None, heading.number, sheet)
-        for position, cell in enumerate(heading.cells)
-        if all(fields[position] is None for fields in known.values())
-    ]
-    if problems:
-        return problems
+    unknown = {
+        position for position in range(len(heading.cells)) if all(fields[position] is None for fields in known.values())
+    }
+    for position in sorted(unknown):
+        reason = f"the heading {shown(heading.cells[position])} is no field of any noun"
+        document.problems.append(Problem(reason, None, None, heading.number, sheet))
+    document.cut |= bool(unknown) and not any(map(headings.is_code, heading.cells))
     for line in lines:
         cells = _padded(line.cells, len(heading.cells))
         noun = headings.noun_of(cells[column])
         if noun is None:
             written = cells[column]
             reason = "is missing" if written is None else f"{shown(written)} is none of {', '.join(NOUNS)}"
-            problems.append(Problem(reason, None, None, line.number, sheet, "noun"))
+            document.problems.append(Problem(reason, None, None, line.number, sheet, "noun"))
+            named = zip(heading.cells, cells, strict=True)
+            codes = (code_text(cell) for title, cell in named if headings.is_code(title))
+            document.lost.update(code for code in codes if code is not None)
             continue
         # An empty cell of a shared table means "does not concern this noun", never "clear". A filled one that this
         # noun does not know keeps its heading, and the row's check refuses it by that name.
         fields = [
-            headings.IGNORED if cell is None else str(title) if field is None else field
-            for field, cell, title in zip(known[noun], cells, heading.cells, strict=True)
+            headings.IGNORED if cell is None or position in unknown else str(title) if field is None else field
+            for position, (field, cell, title) in enumerate(zip(known[noun], cells, heading.cells, strict=True))
         ]
-        problems += _add(document, noun, fields, line, sheet)
-    return problems
+        _add(document, noun, fields, line, sheet, partial=bool(unknown))
 
 
-def _add(document: Document, noun: Noun, fields: Sequence[str], line: Line, sheet: str | None) -> list[Problem]:
+def _add(
+    document: Document, noun: Noun, fields: Sequence[str], line: Line, sheet: str | None, *, partial: bool
+) -> None:
     rows = document.setdefault(noun, [])
-    surplus = [cell for cell in line.cells[len(fields) :] if cell is not None]
-    if surplus:
-        reason = f"{shown(surplus[0])} stands beyond the last heading; is a comma or a quotation mark too many?"
-        return [Problem(reason, noun, len(rows), line.number, sheet)]
+    if len(rows) >= MOST_ROWS:
+        if not document.cut:
+            reason = f"more than {MOST_ROWS:,} rows; import it in parts"
+            document.problems.append(Problem(reason, noun, None, line.number, sheet))
+        document.cut = True
+        return
     cells = dict(zip(fields, _padded(line.cells, len(fields)), strict=True))
     cells.pop(headings.IGNORED, None)
-    if len(rows) >= MOST_ROWS:
-        reason = f"more than {MOST_ROWS:,} rows; import it in parts"
-        return [Problem(reason, noun, len(rows), line.number, sheet)] if len(rows) == MOST_ROWS else []
-    if any(cell is not None for cell in cells.values()):
-        rows.append(Row(headings.fields_of(cells, noun), line.number, sheet))
-    return []
+    surplus = [cell for cell in line.cells[len(fields) :] if cell is not None]
+    if surplus:
+        fault = f"{shown(surplus[0])} stands beyond the last heading; is a comma or a quotation mark too many?"
+        # Which cells have moved is not known: to judge them would only add noise.
+        kept: dict[str, object] = {name: cells[name] for name in ("device", "code") if name in cells}
+        rows.append(Row(kept, line.number, sheet, fault, partial=True))
+    elif any(cell is not None for cell in cells.values()):
+        rows.append(Row(headings.fields_of(cells, noun), line.number, sheet, partial=partial))
 
 
 def _find_heading(lines: Iterator[Line], noun: Noun | None) -> Line | None:

@@ -40,8 +40,7 @@ def read(content: bytes, noun: Noun | None = None) -> tuple[Document, list[Probl
 
 
 def _read_sheets(sheets: list[Any], noun: Noun | None) -> tuple[Document, list[Problem]]:
-    document: Document = {}
-    problems: list[Problem] = []
+    document = Document()
     warnings: list[Problem] = []
     for sheet in sheets:
         lines = _lines(sheet)
@@ -49,15 +48,12 @@ def _read_sheets(sheets: list[Any], noun: Noun | None) -> tuple[Document, list[P
         if first is None:
             continue  # a new workbook brings empty sheets along
         told = headings.noun_of(sheet.title) or (noun if len(sheets) == 1 else None)
-        found, recognised = read_table(document, itertools.chain([first], lines), told, sheet.title)
-        problems += found
-        if not recognised:
+        if not read_table(document, itertools.chain([first], lines), told, sheet.title):
             reason = "was not read: neither its name nor its headings tell what it holds"
             warnings.append(Problem(reason, sheet=sheet.title))
-    if not document and not problems:
-        problems = [Problem("no sheet holds sites, devices, points, organisations or indicators; see the template")]
-    if problems:
-        raise RegistryRefusedError(problems)
+    if not document and not document.problems:
+        reason = "no sheet holds sites, devices, points, organisations or indicators; see the template"
+        raise RegistryRefusedError([Problem(reason)])
     return document, warnings
 
 

@@ -11,17 +11,12 @@ from collections.abc import Iterator
 import yaml
 
 from lifeline.registry.csv_file import decode
-from lifeline.registry.document import NOUNS, Document, Noun, add_rows, find_noun
+from lifeline.registry.document import Document, Noun
+from lifeline.registry.objects import KNOWN_NOUNS, Marked, add_list
 from lifeline.registry.problems import Problem, RegistryRefusedError, shown
 
 _DEEPEST = 8
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml where PyYAML was built with it: ten times as fast
-
-
-class _Marked(dict[str, object]):
-    """A mapping that knows its line."""
-
-    line: int = 0
 
 
 def read(content: bytes, noun: Noun | None = None) -> Document:
@@ -39,23 +34,10 @@ def read(content: bytes, noun: Noun | None = None) -> Document:
     if isinstance(written, list) and noun is not None:
         written = {noun: written}
     if not isinstance(written, dict):
-        lists = ", ".join(NOUNS)
-        raise RegistryRefusedError([Problem(f"expected lists of {lists}, found {shown(written)}; or say --noun")])
-    document: Document = {}
-    problems: list[Problem] = []
+        raise RegistryRefusedError([Problem(f"expected lists of {KNOWN_NOUNS}, found {shown(written)}; or say --noun")])
+    document = Document()
     for name, items in written.items():
-        found = find_noun(name)
-        if found is None:
-            problems.append(Problem(f"{shown(name)} is no part of a registry document; known are {', '.join(NOUNS)}"))
-        elif items is None:
-            continue
-        elif not isinstance(items, list):
-            problems.append(Problem(f"expected a list, found {shown(items)}", found))
-        else:
-            lines = ((item, item.line if isinstance(item, _Marked) else None) for item in items)
-            problems += add_rows(document, found, lines)
-    if problems:
-        raise RegistryRefusedError(problems)
+        add_list(document, name, items)
     return document
 
 
@@ -94,8 +76,8 @@ def _value(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> objec
     return _mapping(event, events, depth)
 
 
-def _mapping(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> _Marked:
-    mapping = _Marked()
+def _mapping(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Marked:
+    mapping = Marked()
     mapping.line = _line(event)
     for inner in events:
         if isinstance(inner, yaml.MappingEndEvent):
@@ -103,7 +85,10 @@ def _mapping(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> _Ma
         if not isinstance(inner, yaml.ScalarEvent):
             raise RegistryRefusedError([Problem("a field's name must be plain text", line=_line(inner))])
         if inner.value in mapping:
-            raise RegistryRefusedError([Problem(f"{shown(inner.value)} is written twice", line=_line(inner))])
+            fault = f"{shown(inner.value)} is written twice"
+            if depth == 0:
+                raise RegistryRefusedError([Problem(fault, line=_line(inner))])
+            mapping.fault = mapping.fault or f"{fault}, again in line {_line(inner)}"
         mapping[inner.value] = _value(next(events), events, depth + 1)
     return mapping
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -39,20 +40,23 @@ def registry() -> None:
 def import_(file: Path, noun: Noun | None, dry_run: bool, as_json: bool) -> None:
     """Import FILE (.csv, .xlsx, .yaml, .json): all of it or, where a row is bad, nothing.
 
-    Rows are matched by code. A field that a row does not mention keeps its value; an empty cell clears it. Missing
-    indicators of the catalogue are put in as well. Exit status 1: nothing was written.
+    Rows are matched by code. Headings, fields, sectors, counties and indicators may be given by their Chinese names.
+    A field that a row does not mention keeps its value; an empty cell clears it. Missing indicators of the catalogue
+    are put in as well. Exit status 1: nothing was written, and every bad row is named by number (from 1), code and
+    line.
     """
     from lifeline.registry import RegistryRefusedError, import_document
     from lifeline.registry.files import read_file
 
     told = _silent if as_json else _tell
+    unread: list[Problem] = []
     try:
         told(f"reading {file}")
         document, unread = read_file(file, noun)
         with _connection() as connection:
             imported = import_document(connection, document, dry_run=dry_run, progress=told)
     except RegistryRefusedError as error:
-        _print_problems(error.problems, as_json)
+        _print_problems(error.problems, unread, as_json)
         sys.exit(1)
     imported.warnings[:0] = unread
     _print_imported(imported, dry_run, as_json)
@@ -117,14 +121,26 @@ def _connection() -> Iterator[psycopg.Connection[Any]]:
         raise click.ClickException(f"nothing was written; the database said: {str(error).strip()}") from error
 
 
-def _print_problems(problems: list[Problem], as_json: bool) -> None:
+def _print_problems(problems: list[Problem], warnings: list[Problem], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"problems": [problem.as_dict() for problem in problems]}, ensure_ascii=False))
+        refused = {"problems": [problem.as_dict() for problem in problems]}
+        if warnings:
+            refused["warnings"] = [problem.as_dict() for problem in warnings]
+        click.echo(json.dumps(refused, ensure_ascii=False))
         return
-    for problem in problems[:_SHOWN]:
-        click.echo(str(problem), err=True)
-    if len(problems) > _SHOWN:
-        click.echo(f"and {len(problems) - _SHOWN:,} more (--json prints all)", err=True)
+    for warning in warnings[:_SHOWN]:
+        click.echo(f"warning: {warning}", err=True)
+    # Problems come in the document's order: those of one row stand together, under its name where they are several.
+    rows = [list(found) for _, found in itertools.groupby(problems, key=lambda item: (item.where, item.index))]
+    for found in rows[:_SHOWN]:
+        if len(found) == 1 or found[0].index is None:
+            reasons = [str(problem) for problem in found]
+        else:
+            named = (f"{problem.field}: {problem.reason}" if problem.field else problem.reason for problem in found)
+            reasons = [f"{found[0].where}:", *(f"  {reason}" for reason in named)]
+        click.echo("\n".join(reasons), err=True)
+    if len(rows) > _SHOWN:
+        click.echo(f"and {len(rows) - _SHOWN:,} more rows (--json prints all)", err=True)
     click.echo(f"nothing was written: {len(problems):,} problem{'s'[: len(problems) != 1]}", err=True)
 
 

@@ -41,14 +41,16 @@ def test_problems_are_printed_and_nothing_is_written(database_url: str, tmp_path
     file = write(tmp_path / "sites.csv", SITES + "GH-02,二厂,供水,共和县,200,36\n" + "坏,x,y,z,1,1\n" * 60)
     ended = run_cli("registry", "import", file, environ=environ)
     assert ended.returncode == 1
-    assert "sites line 3: lon: 200 is no longitude: -180 to 180 degrees (WGS-84)" in ended.stderr
-    assert "and 131 more (--json prints all)" in ended.stderr
+    assert "sites #2 (GH-02), line 3: lon: 200 is no longitude: -180 to 180 degrees (WGS-84)" in ended.stderr
+    assert "and 11 more rows (--json prints all)" in ended.stderr
     assert "nothing was written: 181 problems" in ended.stderr
+    ended_in_text = ended
     ended = run_cli("registry", "import", "--json", file, environ=environ)
     assert ended.returncode == 1
     problems = json.loads(ended.stdout)["problems"]
     assert len(problems) == 181
-    assert problems[0]["line"] == 3
+    assert problems[0].items() >= {"noun": "sites", "index": 2, "key": "GH-02", "line": 3, "field": "lon"}.items()
+    assert "sites #3 (坏), line 4:\n  code: '坏' is no code" in ended_in_text.stderr
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM site").fetchall() == [(0,)]
 

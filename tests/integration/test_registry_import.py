@@ -109,9 +109,10 @@ def test_one_bad_row_and_nothing_is_written(database_url: str) -> None:
     before = version(database_url)
     points = [POINT, POINT | {"code": "flow", "indicator": "water_supply.flwo"}, POINT | {"code": "a b"}]
     found = refusals(database_url, document(points=points))
+    meant = "did you mean 'water_supply.flow'?"
     assert found == [
-        "points[1]: indicator: there is no indicator 'water_supply.flwo'; did you mean 'water_supply.flow'?",
-        "points[2]: code: 'a b' is no code: 1 to 64 of the letters A-Z a-z, digits, '.', '_' and '-'",
+        f"points #2 (gh-01-plc/flow): indicator: there is no indicator 'water_supply.flwo'; {meant}",
+        "points #3 (gh-01-plc/a b): code: 'a b' is no code: 1 to 64 of the letters A-Z a-z, digits, '.', '_' and '-'",
     ]
     for table in ("site", "device", "point", "indicator"):
         assert query(database_url, f"SELECT count(*) FROM {table}") == [(0,)], table
@@ -129,16 +130,129 @@ def test_every_kind_of_dangling_reference_is_named(database_url: str) -> None:
         },
     )
     assert [line.split(";")[0] for line in found] == [
-        "organisations[0]: county: there is no county '110101'",
-        "sites[0]: county: there is no county '999999'",
-        "sites[0]: organisation: there is no organisation 'nobody'",
-        "devices[0]: site: there is no site 'nowhere'",
-        "points[0]: device: there is no device 'none'",
+        "organisations #1 (o): county: there is no county '110101'",
+        "sites #1 (GH-01): county: there is no county '999999'",
+        "sites #1 (GH-01): organisation: there is no organisation 'nobody'",
+        "devices #1 (gh-01-plc): site: there is no site 'nowhere'",
+        "points #1 (none/pressure): device: there is no device 'none'",
     ]
 
 
 def test_a_refused_site_does_not_make_its_devices_dangle(database_url: str) -> None:
     assert len(refusals(database_url, document(sites=[SITE | {"lat": 95}]))) == 1
+
+
+def test_every_problem_is_told_at_once(database_url: str) -> None:
+    """Also those that only the database can tell, beside bad rows of every noun that others refer to."""
+    load(database_url, document(points=[POINT | {"valid_max": 1.0, "source_name": "AI9"}]))
+    before = version(database_url)
+    fresh = {"device": "new", "indicator": "water_supply.pressure"}
+    own = {"code": "own", "name": {"zh": "自定", "en": "Own"}, "sector": "gas", "unit": "frob"}
+    flow = POINT | {"code": "flow", "indicator": "water_supply.flow"}
+    found = refusals(
+        database_url,
+        {
+            "indicators": [own],
+            "organisations": [{"code": "o", "name": "o", "county": "999999"}],
+            "sites": [SITE | {"code": "bad", "lat": 95}, SITE | {"code": "far", "organisation": "o"}],
+            "devices": [
+                {"code": "new", "site": "bad"},
+                {"code": "other", "site": "nowhere"},
+                {"code": "far", "site": "far"},
+            ],
+            "points": [
+                17,
+                POINT | {"valid_min": 1.2},
+                flow | {"source_name": "AI9"},
+                fresh | {"code": "a", "source_name": "b"},
+                fresh | {"code": "b"},
+                fresh | {"code": "c", "valid_min": 500},
+                fresh | {"code": "d", "source_name": "x"},
+                fresh | {"code": "e", "source_name": "x", "unit": "mg/L"},
+                fresh | {"code": "f", "indicator": "own", "unit": "m"},
+                fresh | {"code": "g", "indicator": "自定", "unit": "m"},
+                {"device": "other", "code": "h", "indicator": "water_supply.pressure", "unit": "m"},
+                {"device": "none", "code": "坏", "indicator": "water_supply.flwo", "interval_s": 0},
+                {"device": "new", "code": "坏", "indicator": "供水压力", "unit": "m"},
+            ],
+        },
+    )
+    assert [line.split(": ")[0] + ": " + line.split(": ")[1] for line in found if "points" not in line[:6]] == [
+        "organisations #1 (o): county",
+        "indicators #1 (own): unit",
+        "sites #1 (bad): lat",
+        "devices #2 (other): site",
+    ]
+    no_code = "'坏' is no code: 1 to 64 of the letters A-Z a-z, digits, '.', '_' and '-'"
+    kept, heard = "(one of them is kept, or the indicator's)", "(as source_name, or as code)"
+    assert [line.split(";")[0] for line in found if line.startswith("points")] == [
+        "points #1: expected an object with fields, found '17'",
+        f"points #2 (gh-01-plc/pressure): valid_min: valid_min 1.2 is above valid_max 1 {kept}",
+        f"points #2 (gh-01-plc/pressure): source_name: 'AI9' names point 'flow' of this device too {heard}",
+        f"points #3 (gh-01-plc/flow): source_name: 'AI9' names point 'pressure' of this device too {heard}",
+        f"points #4 (new/a): source_name: 'b' names point 'b' of this device too {heard}",
+        f"points #5 (new/b): source_name: 'b' names point 'a' of this device too {heard}",
+        f"points #6 (new/c): valid_min: valid_min 500 is above valid_max 1.6 {kept}",
+        "points #8 (new/e): source_name: 'x' names point 'd' of this device already, at #7",
+        "points #8 (new/e): unit: 'mg/L' does not convert to 'MPa', the unit of water_supply.pressure",
+        "points #11 (other/h): unit: 'm' does not convert to 'MPa', the unit of water_supply.pressure",
+        f"points #12 (none/坏): code: {no_code}",
+        "points #12 (none/坏): interval_s: 0 is no interval: more than 0 and at most a year, in seconds",
+        "points #12 (none/坏): indicator: there is no indicator 'water_supply.flwo'",
+        "points #12 (none/坏): device: there is no device 'none'",
+        f"points #13 (new/坏): code: {no_code}",
+        "points #13 (new/坏): unit: 'm' does not convert to 'MPa', the unit of water_supply.pressure",
+    ]
+    assert version(database_url) == before
+    assert query(database_url, "SELECT (SELECT count(*) FROM site), (SELECT count(*) FROM device)") == [(1, 1)]
+    assert query(database_url, "SELECT count(*) FROM organisation") == [(0,)]
+
+
+def test_a_bad_row_that_gives_up_its_name_makes_no_second_problem(database_url: str) -> None:
+    """Its stored name counts for nothing: what it shall be called is in the document."""
+    load(database_url, document(points=[POINT | {"source_name": "AI1"}]))
+    renamed = POINT | {"source_name": "AI2", "interval_s": 0}
+    flow = POINT | {"code": "flow", "indicator": "water_supply.flow", "source_name": "AI1"}
+    assert len(refusals(database_url, {"points": [renamed, flow]})) == 1
+
+
+def test_a_bad_indicator_judges_no_point(database_url: str) -> None:
+    """Its stored unit and range may be what the row was to change."""
+    own = {"code": "bridge.wind", "name": {"zh": "风", "en": "Wind"}, "sector": "bridge", "unit": "m/s", "valid_max": 1}
+    load(database_url, {"indicators": [own]})
+    wanted = own | {"unit": "Cel", "valid_max": 100, "interval_s": 0}
+    point = POINT | {"indicator": "bridge.wind", "valid_min": 50}
+    written = document(indicators=[wanted], points=[point, point | {"code": "other", "unit": "K"}])
+    assert len(refusals(database_url, written)) == 1
+
+
+def test_what_stands_in_a_list_of_unknown_name_does_not_dangle(database_url: str) -> None:
+    found = refusals(database_url, {"stes": [SITE], "devices": [DEVICE, {"code": "e", "site": "GH-0"}]})
+    assert [line.split(";")[0] for line in found] == [
+        "'stes' is no part of a registry document",
+        "devices #2 (e): site: there is no site 'GH-0'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["供水管网压力", "供水压力", "water supply  pressure", " 供水 压力"])
+def test_an_indicator_may_be_given_by_its_name(database_url: str, name: str) -> None:
+    load(database_url, document(points=[POINT | {"indicator": name, "unit": "bar"}]))
+    assert query(database_url, "SELECT indicator FROM point") == [("water_supply.pressure",)]
+
+
+def test_a_name_of_no_or_several_indicators_lists_candidates(database_url: str) -> None:
+    own = {"code": "gas.own", "name": {"zh": "浊度", "en": "Own"}, "sector": "gas", "unit": "m"}
+    mine = {"code": "gas.mine", "name": {"zh": "自定", "en": "Mine"}, "sector": "gas", "unit": "m"}
+    written = [("a", "浊度"), ("b", "管网压力"), ("c", "甚么"), ("d", "自定")]
+    points = [POINT | {"code": code, "indicator": name} for code, name in written]
+    several = "gas.own (浊度), water_supply.turbidity (浊度)"
+    near = "water_supply.pressure (供水管网压力), heating.pressure (供热管网压力)"
+    where = "write an indicator's code or full name, as `lifeline registry export` lists them"
+    assert refusals(database_url, document(indicators=[own, mine], points=points)) == [
+        f"points #1 (gh-01-plc/a): indicator: '浊度' is the name of several indicators: {several}; write the code",
+        f"points #2 (gh-01-plc/b): indicator: there is no indicator '管网压力'; did you mean {near}?",
+        f"points #3 (gh-01-plc/c): indicator: there is no indicator '甚么'; {where}",
+    ]
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(database_url: str) -> None:
@@ -172,9 +286,8 @@ def test_source_names_may_be_swapped(database_url: str) -> None:
 def test_a_name_that_leads_to_two_points_is_refused(database_url: str) -> None:
     load(database_url, document())
     flow = POINT | {"code": "flow", "indicator": "water_supply.flow", "source_name": "pressure"}
-    assert refusals(database_url, {"points": [flow]}) == [
-        "points[0]: source_name: 'pressure' names another point of this device too (as source_name, or as code)"
-    ]
+    reason = "'pressure' names point 'pressure' of this device too (as source_name, or as code)"
+    assert refusals(database_url, {"points": [flow]}) == [f"points #1 (gh-01-plc/flow): source_name: {reason}"]
 
 
 def test_units_must_convert_to_the_indicators(database_url: str) -> None:
@@ -185,13 +298,16 @@ def test_units_must_convert_to_the_indicators(database_url: str) -> None:
             points=[POINT | {"unit": "mg/L"}, POINT | {"code": "door", "indicator": "trench.intrusion", "unit": "m"}]
         ),
     )
+    boolean = "'m' is given, but trench.intrusion is true or false and has no unit; leave it out"
     assert found == [
-        "points[0]: unit: 'mg/L' does not convert to 'MPa', the unit of water_supply.pressure",
-        "points[1]: unit: 'm' is given, but trench.intrusion is true or false and has no unit; leave it out",
+        "points #1 (gh-01-plc/pressure): unit: 'mg/L' does not convert to 'MPa', the unit of water_supply.pressure",
+        f"points #2 (gh-01-plc/door): unit: {boolean}",
     ]
     # A kept unit is asked too, when the indicator changes under it.
     found = refusals(database_url, {"points": [POINT | {"indicator": "water_supply.turbidity"}]})
-    assert found == ["points[0]: unit: 'bar' does not convert to '{NTU}', the unit of water_supply.turbidity"]
+    assert found == [
+        "points #1 (gh-01-plc/pressure): unit: 'bar' does not convert to '{NTU}', the unit of water_supply.turbidity"
+    ]
 
 
 def test_given_and_kept_bounds_may_not_cross(database_url: str) -> None:
@@ -226,7 +342,7 @@ def test_changing_the_unit_of_stored_readings_is_warned_of(database_url: str) ->
         )
     imported = load(database_url, {"points": [POINT | {"unit": "bar"}]})
     assert [str(warning) for warning in imported.warnings] == [
-        "points[0]: unit: changes from MPa to bar; readings already stored keep their numbers"
+        "points #1 (gh-01-plc/pressure): unit: changes from MPa to bar; readings already stored keep their numbers"
     ]
 
 

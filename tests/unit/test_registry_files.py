@@ -38,9 +38,13 @@ def read(text: str | bytes, ending: str = ".csv", noun: Noun | None = None) -> D
 
 
 def refused(text: str | bytes, ending: str = ".csv", noun: Noun | None = None) -> list[str]:
-    with pytest.raises(RegistryRefusedError) as found:
-        read(text, ending, noun)
-    return [str(problem) for problem in found.value.problems]
+    """Every problem, whether of the file's form or of its rows; at least one."""
+    try:
+        problems = check(read(text, ending, noun))[1]
+    except RegistryRefusedError as error:
+        problems = error.problems
+    assert problems
+    return [str(problem) for problem in problems]
 
 
 def row_problems(document: Document) -> list[str]:
@@ -103,7 +107,7 @@ def test_one_file_of_several_nouns() -> None:
     )
     assert {noun: len(rows) for noun, rows in document.items()} == {"sites": 1, "devices": 2, "points": 1}
     assert row_problems(document) == [
-        "devices line 5: sector: is no field of devices; known are code, site, name, model"
+        "devices #2 (e), line 5: sector: is no field of devices; known are code, site, name, model"
     ]
 
 
@@ -127,7 +131,7 @@ def test_an_empty_cell_clears_and_a_missing_column_says_nothing() -> None:
     ],
 )
 def test_a_csv_that_is_refused(text: str, said: str) -> None:
-    assert said in refused(text)[0]
+    assert any(said in problem for problem in refused(text))
 
 
 def test_a_record_over_several_lines_is_named_by_its_first() -> None:
@@ -174,15 +178,16 @@ def test_problems_of_a_workbook_name_sheet_and_row() -> None:
         ["d", "p", "i", 1],
         ["d", date(2026, 1, 2), "i", "#N/A"],
     ]
+    where = "points #2 (d/date 2026-01-02 00:00:00), sheet 测点 row 3"
     assert row_problems(read(workbook({"测点": rows}), ".xlsx")) == [
-        f"points sheet 测点 row 3: code: 'date 2026-01-02 00:00:00' is no code: {CODES}",
-        "points sheet 测点 row 3: valid_min: '#N/A' is no number",
+        f"{where}: code: 'date 2026-01-02 00:00:00' is no code: {CODES}",
+        f"{where}: valid_min: '#N/A' is no number",
     ]
 
 
 def test_formulas_are_not_run() -> None:
     content = workbook({"devices": [["code", "site"], ["d", "=1+1"]]})
-    assert row_problems(read(content, ".xlsx")) == ["devices sheet devices row 2: site: is missing"]
+    assert row_problems(read(content, ".xlsx")) == ["devices #1 (d), sheet devices row 2: site: is missing"]
 
 
 def repacked(content: bytes, part: str, change: tuple[bytes, bytes]) -> bytes:
@@ -241,20 +246,20 @@ def test_yaml_keeps_what_is_written_and_knows_its_lines() -> None:
     [
         ("a: &a [x]\nsites: [*a, *a]\n", "line 1: anchors and aliases"),
         ("sites: [*a]", "line 1: anchors and aliases"),
-        ("sites:\n - code: a\n   code: b\n", "line 3: 'code' is written twice"),
+        ("sites:\n - code: a\n   code: b\n", "sites #1 (b), line 2: 'code' is written twice, again in line 3"),
         ("sites: " + "[" * 100_000, "nested deeper than"),
         ("sites: {}", "expected a list"),
         ("stes: []", "'stes' is no part of a registry document"),
         ("- a", "expected lists of"),
         ("sites:\n - a: 'x\n", "this is no YAML"),
         ("sites: []\n---\nsites: []", "line 2: holds several documents"),
-        ("sites: [1]", "sites[0]: expected an object with fields, found '1'"),
+        ("sites: [1]", "sites #1: expected an object with fields, found '1'"),
         ("? [a]\n: b", "a field's name must be plain text"),
         ("\x00", "this is no YAML"),
     ],
 )
 def test_a_yaml_that_is_refused(text: str, said: str) -> None:
-    assert said in refused(text, ".yaml")[0]
+    assert any(said in problem for problem in refused(text, ".yaml"))
 
 
 def test_yaml_tags_make_nothing() -> None:
@@ -271,22 +276,22 @@ def test_json_knows_its_lines() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"sites": [\n{"lon": NaN}]}', "NaN is no number"),
+        ('{"sites": [\n{"lon": NaN}]}', "sites #1, line 2: lon: 'nan' is no finite number"),
         ('{"sites": [\n{"lon": 1}\n{"lon": 1}]}', "line 3: this is no JSON: expected ']'"),
         ('{"sites": [{"code": 1, "code": 2}]}', "'code' is written twice"),
-        ('{"sites": [], "sites": []}', "sites is written twice"),
+        ('{"sites": [], "sites": []}', "'sites' is a second list of sites"),
         ('{"sites": []} x', "something stands after the end"),
         ('{"sites": 1}', "sites line 1: expected a list, found '1'"),
         ('{"stes": []}', "'stes' is no part of a registry document"),
         ("[]", "expected an object with lists of"),
         ("", "this is no JSON"),
         ('{"sites": [' + "[" * 100_000, "nested too deep"),
-        ('{"sites": [{"lon": ' + "9" * 5000 + "}]}", "this is no JSON"),
-        ('{"sites": [1, "a"]}', "sites line 1: expected an object with fields, found '1'"),
+        ('{"sites": [{"lon": ' + "9" * 5000 + "}]}", "sites #1, line 1: lon: 'inf' is no finite number"),
+        ('{"sites": [1, "a"]}', "sites #1, line 1: expected an object with fields, found '1'"),
     ],
 )
 def test_a_json_that_is_refused(text: str, said: str) -> None:
-    assert said in refused(text, ".json")[0]
+    assert any(said in problem for problem in refused(text, ".json"))
 
 
 def test_a_list_alone_needs_its_noun() -> None:
@@ -343,7 +348,7 @@ def test_units_are_kept_in_ucum() -> None:
 
 def test_codes_written_twice_name_the_first() -> None:
     document = read("device,code,indicator\nd,p,i\ne,p,i\nd,p,j\n")
-    assert row_problems(document) == ["points line 4: code: 'd/p' is already written at line 2"]
+    assert row_problems(document) == ["points #3 (d/p), line 4: code: 'd/p' is already written at #1, line 2"]
 
 
 # --- any input at all ------------------------------------------------------------------------------------------------
@@ -361,10 +366,12 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-field_names = st.sampled_from(["code", "name", "sector", "county", "lon", "lat", "site", "device", "indicator", "unit"])
+field_names = st.sampled_from(
+    ["code", "编码", "名称", "备注", "name", "sector", "county", "lon", "lat", "site", "device", "indicator", "unit"]
+)
 nouns = st.sampled_from(["sites", "devices", "points", "indicators", "organisations"])
 documents = st.dictionaries(
-    nouns | st.text(max_size=3),
+    nouns | st.sampled_from(["站点", "测点"]) | st.text(max_size=3),
     st.lists(st.dictionaries(field_names | st.text(max_size=3), values, max_size=5) | values, max_size=3) | values,
     max_size=3,
 )
@@ -411,10 +418,14 @@ def test_any_table_as_csv(rows: list[list[str]], noun: Noun | None) -> None:
     survives("\n".join(",".join(row) for row in rows).encode("utf-8", "surrogatepass"), ".csv", noun)
 
 
+# Made once: a workbook holds the time it was made, and its length varies with that.
+POINTS_XLSX = workbook({"测点": [["device", "code", "indicator"], ["d", "p", "i"]]})
+
+
 @settings(quick, max_examples=50)
 @given(st.data())
 def test_a_damaged_workbook(data: st.DataObject) -> None:
-    content = bytearray(workbook({"测点": [["device", "code", "indicator"], ["d", "p", "i"]]}))
+    content = bytearray(POINTS_XLSX)
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     survives(bytes(content), ".xlsx")
@@ -446,7 +457,7 @@ STORED: dict[Noun, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("ending", [".json", ".yaml", ".xlsx", ".csv"])
 def test_what_is_exported_is_read_back_the_same(ending: str, tmp_path: Path) -> None:
-    expected, problems = check({noun: read(json.dumps({noun: rows}), ".json")[noun] for noun, rows in STORED.items()})
+    expected, problems = check(read(json.dumps(STORED), ".json"))
     assert problems == []
     parts = [{noun: rows} for noun, rows in STORED.items()] if ending == ".csv" else [STORED]
     for part in parts:
