@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 READER = "aggregates"
-ROUND_READINGS = 200_000
+ROUND_READINGS = 100_000
 """Readings taken in one round, about: 26 bytes each, some 150 while they are grouped and sent."""
 
 ROUND_BATCHES = 1000
