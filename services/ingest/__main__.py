@@ -84,7 +84,7 @@ def run(loaded: settings.Settings, stop: threading.Event) -> bool:
     filters = tuple(shared + name for name in FILTERS)
     consumer = Consumer(loaded, client_id(loaded, slot), filters, put, metrics, busy=lambda: queue.has_waiting)
     housekeeping = Housekeeping(loaded, metrics)
-    sessions = Sessions(loaded, client_id(loaded, slot), ready=lambda: consumer.connected)
+    sessions = Sessions(loaded, metrics, client_id(loaded, slot), ready=lambda: consumer.connected)
     heir = Heir(loaded, slot.number, filters, queue.put, metrics, sessions)
 
     parts = (registry, writer, consumer, sessions, heir, *((nodes,) if loaded.sparkplug else ()))

@@ -5,17 +5,18 @@ Who holds the advisory lock leads. While the database is away the leader stays t
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from lifeline import db, logs
+from lifeline import logs
+from services.ingest.polling import Polling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import psycopg
+
     from lifeline.settings import Settings
+    from services.ingest.metrics import Metrics
 
 _log = logs.get(__name__)
 
@@ -29,51 +30,36 @@ _TRY = "SELECT pg_try_advisory_lock(%s)"
 class Leader:
     """Calls ``gain`` when this process becomes the leader and ``lose`` when another one has."""
 
-    def __init__(self, settings: Settings, gain: Callable[[], None], lose: Callable[[], None]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, metrics: Metrics, gain: Callable[[], None], lose: Callable[[], None]
+    ) -> None:
         self._gain = gain
         self._lose = lose
         self._leading = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leader", daemon=True)
+        self._holder: psycopg.Connection | None = None
+        """The connection that holds the lock."""
+        self._polling = Polling(
+            settings,
+            metrics,
+            "leader",
+            self._ask,
+            period_s=_PERIOD_S,
+            limit_s=_LIMIT_S,
+            complaint="lead unknown, it stays as it is",
+        )
+        self.start, self.stop = self._polling.start, self._polling.stop
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._polling.alive
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout_s: float) -> None:
-        """Give up the lead; the lock goes with the connection."""
-        self._stopping.set()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        connection: psycopg.Connection | None = None
-        while not self._stopping.is_set():
-            try:
-                if connection is None:
-                    connection = db.connect(self._settings, "ingest-leader")
-                    connection.autocommit = True
-                    holds = False
-                with db.deadline(connection, _LIMIT_S):
-                    # Once held, taking it again would only count: ask whether the connection still stands.
-                    row = connection.execute(
-                        "SELECT true" if holds else _TRY, None if holds else (SPARKPLUG_LOCK,)
-                    ).fetchone()
-                holds = row is not None and bool(row[0])
-                self._follow(holds)
-            except psycopg.Error as error:
-                _log.warning("lead unknown, it stays as it is", leading=self._leading, error=str(error).strip())
-                if connection is not None:
-                    connection.close()
-                connection = None
-            self._stopping.wait(_PERIOD_S)
-        if connection is not None:
-            connection.close()
-
-    def _follow(self, holds: bool) -> None:
+    def _ask(self, connection: psycopg.Connection) -> None:
+        if connection is self._holder:
+            connection.execute("SELECT")  # the lock is ours as long as this connection stands; taken twice it counts
+            return
+        row = connection.execute(_TRY, (SPARKPLUG_LOCK,)).fetchone()
+        holds = row is not None and bool(row[0])
+        self._holder = connection if holds else None
         if holds == self._leading:
             return
         self._leading = holds

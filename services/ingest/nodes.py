@@ -33,7 +33,7 @@ class EdgeNodes:
         self._metrics = metrics
         self._changing = threading.Lock()
         self._consumer: Consumer | None = None
-        self._leader = Leader(settings, self._gain, self._lose)
+        self._leader = Leader(settings, metrics, self._gain, self._lose)
         self.on_lead: Callable[[], None] = lambda: None
 
     @property
@@ -56,8 +56,7 @@ class EdgeNodes:
             self._consumer.stop_reading(timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        if self._leader.alive:
-            self._leader.stop(timeout_s)
+        self._leader.stop(timeout_s)
         self._lose()
 
     def _gain(self) -> None:

@@ -6,13 +6,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from lifeline import db, logs
+from lifeline import logs
 from services.ingest import points
 from services.ingest.decode import Decoder, Limits
+from services.ingest.polling import Polling
 
 if TYPE_CHECKING:
+    import psycopg
+
     from lifeline.settings import Settings
     from services.ingest.metrics import Metrics
 
@@ -25,13 +26,19 @@ class Registry:
     """Holds the decoder for the newest registry that could be read; polls in a thread of its own."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings = settings
         self._metrics = metrics
         self._limits = Limits.of(settings)
-        self._stopping = threading.Event()
         self._loading = threading.Lock()
         self._decoder: Decoder | None = None
-        self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
+        self._polling = Polling(
+            settings,
+            metrics,
+            "registry",
+            self._refresh,
+            period_s=settings.registry_poll_s,
+            limit_s=_LOAD_LIMIT_S,
+            complaint="registry not read, the last one stays",
+        )
 
     @property
     def decoder(self) -> Decoder | None:
@@ -40,14 +47,13 @@ class Registry:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._polling.alive
 
     def start(self) -> None:
-        self._thread.start()
+        self._polling.start()
 
     def stop(self, timeout_s: float) -> None:
-        self._stopping.set()
-        self._thread.join(timeout_s)
+        self._polling.stop(timeout_s)
 
     def require(self, connection: psycopg.Connection) -> Decoder:
         """The decoder, read through ``connection`` where there is none yet. Raises ``psycopg.Error``."""
@@ -66,25 +72,3 @@ class Registry:
             "registry read", points=len(loaded), version=loaded.version, seconds=round(time.monotonic() - began, 3)
         )
         return decoder
-
-    def _run(self) -> None:
-        connection: psycopg.Connection | None = None
-        period_s = self._settings.registry_poll_s
-        while not self._stopping.wait(0 if self._decoder is None and connection is None else period_s):
-            began = time.monotonic()
-            try:
-                if connection is None:
-                    connection = db.connect(self._settings, "ingest-registry")
-                    connection.autocommit = True
-                with db.deadline(connection, _LOAD_LIMIT_S):
-                    self._refresh(connection)
-            except psycopg.Error as error:
-                _log.warning("registry not read, the last one stays", error=str(error).strip())
-                if connection is not None:
-                    connection.close()
-                connection = None
-                self._stopping.wait(period_s)
-            if time.monotonic() - began > period_s:
-                self._metrics.overruns.labels("registry").inc()
-        if connection is not None:
-            connection.close()

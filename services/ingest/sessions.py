@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import psycopg
-
-from lifeline import db, logs
+from services.ingest.polling import Polling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lifeline.settings import Settings
+    import psycopg
 
-_log = logs.get(__name__)
+    from lifeline.settings import Settings
+    from services.ingest.metrics import Metrics
 
 PERIOD_S = 2.0
 ABANDONED_S = 15.0
@@ -53,9 +51,8 @@ _FORGET = "DELETE FROM ingest_session WHERE client_id = %s"
 class Sessions:
     """Holds our own session and those we have claimed, in a thread of its own."""
 
-    def __init__(self, settings: Settings, own: str, ready: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, own: str, ready: Callable[[], bool]) -> None:
         """``ready`` tells whether our own subscriptions stand, so that a share we end falls to somebody."""
-        self._settings = settings
         self._own = own
         self._ready = ready
         url = urlsplit(settings.mqtt_url.get_secret_value())
@@ -63,24 +60,25 @@ class Sessions:
         self._lock = threading.Lock()
         self._claimed: str | None = None
         self._ended: list[str] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sessions", daemon=True)
+        self._polling = Polling(
+            settings,
+            metrics,
+            "sessions",
+            self._hold,
+            period_s=PERIOD_S,
+            limit_s=_LIMIT_S,
+            complaint="sessions not held",
+        )
+        self.start, self.stop = self._polling.start, self._polling.stop
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._polling.alive
 
     @property
     def claimed(self) -> str | None:
         """The client id of a session that is ours to empty and to end."""
         return self._claimed
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout_s: float) -> None:
-        self._stopping.set()
-        self._thread.join(timeout_s)
 
     def release(self, client_id: str, *, ended: bool) -> None:
         """Done with a claimed session: it has ended, or somebody else may try."""
@@ -89,28 +87,7 @@ class Sessions:
             if ended:
                 self._ended.append(client_id)
 
-    def _run(self) -> None:
-        connection: psycopg.Connection | None = None
-        since = 0.0
-        while not self._stopping.is_set():
-            try:
-                if connection is None:
-                    connection = db.connect(self._settings, "ingest-sessions")
-                    connection.autocommit = True
-                    since = time.monotonic()
-                with db.deadline(connection, _LIMIT_S):
-                    # While the database was away nobody could say anything: let all be heard first.
-                    self._round(connection, may_claim=time.monotonic() - since > ABANDONED_S)
-            except psycopg.Error as error:
-                _log.warning("sessions not held", error=str(error).strip())
-                if connection is not None:
-                    connection.close()
-                connection = None
-            self._stopping.wait(PERIOD_S)
-        if connection is not None:
-            connection.close()
-
-    def _round(self, connection: psycopg.Connection, *, may_claim: bool) -> None:
+    def _hold(self, connection: psycopg.Connection) -> None:
         host = socket.gethostname()
         with self._lock:
             ended, self._ended = self._ended, []
@@ -118,7 +95,8 @@ class Sessions:
         for client_id in ended:
             connection.execute(_FORGET, (client_id,))
         connection.execute(_HOLD, (held, self._broker, host))
-        if may_claim and self._claimed is None and self._ready():
+        # While the database was away nobody could say anything: let all be heard before anyone is given up.
+        if self._polling.connected_s > ABANDONED_S and self._claimed is None and self._ready():
             row = connection.execute(_CLAIM, (host, self._broker, ABANDONED_S)).fetchone()
             if row is not None:
                 with self._lock:
