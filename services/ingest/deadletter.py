@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import time
@@ -31,6 +32,8 @@ _MOST_IN_TRANSACTION = 20_000
 """Readings and refusals after which a transaction takes no further letter."""
 _LONGEST_ERROR = 1000
 
+_SHOWN = 100
+"""Refusals that a person is shown at once."""
 _LARGEST_ID = 2**63 - 1
 _COLUMNS = "id, received_at, topic, reason, detail, payload, payload_size, replayed_at"
 
@@ -119,26 +122,37 @@ def deadletter() -> None:
 @click.option(
     "--limit",
     type=click.IntRange(1, _LARGEST_ID),
-    default=100,
-    show_default=True,
-    help="At most this many, newest first.",
+    help="At most this many, newest first; without it 100, or all with --json.",
 )
 @click.option("--all", "everything", is_flag=True, help="Also what was brought in already.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line each.")
 def list_letters(
-    reason: str | None, since: datetime | None, until: datetime | None, limit: int, everything: bool, as_json: bool
+    reason: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int | None,
+    everything: bool,
+    as_json: bool,
 ) -> None:
     """Refusals that wait, newest first."""
-    filters: dict[str, Any] = {"reason": reason, "since": _utc(since), "until": _utc(until)}
-    with db.connect(settings.load(), "deadletter") as connection:
-        letters = [
-            Letter._make(row) for row in connection.execute(_LIST, {**filters, "limit": limit, "all": everything})
-        ]
-    for letter in letters:
-        click.echo(json.dumps(as_document(letter), ensure_ascii=False) if as_json else _line(letter))
+    most = limit or (None if as_json else _SHOWN)
+    filters: dict[str, Any] = {"reason": reason, "since": _utc(since), "until": _utc(until), "all": everything}
+    counts: Counter[str] = Counter()
+    with (
+        db.connect(settings.load(), "deadletter") as connection,
+        connection.cursor(name="letters") as cursor,  # a server's cursor: there may be millions
+    ):
+        cursor.execute(_LIST, {**filters, "limit": None if most is None else most + 1})
+        for row in cursor:
+            letter = Letter._make(row)
+            if most is not None and counts.total() == most:
+                click.echo(f"only the newest {most} are shown; --limit shows more", err=True)
+                break
+            counts[letter.reason] += 1
+            click.echo(json.dumps(as_document(letter), ensure_ascii=False) if as_json else _line(letter))
     if not as_json:
-        counts = ", ".join(f"{name} {count}" for name, count in Counter(x.reason for x in letters).most_common())
-        click.echo(f"{len(letters)} refusals shown{': ' + counts if counts else ''}", err=True)
+        by_reason = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        click.echo(f"{counts.total()} refusals shown{': ' + by_reason if by_reason else ''}", err=True)
 
 
 @deadletter.command()
@@ -285,15 +299,18 @@ def _readings(portion: Sequence[_Opened]) -> Readings:
 
 
 def as_document(letter: Letter) -> dict[str, Any]:
-    """The letter as the contract shows it; bytes that are no UTF-8 are shown with replacement characters."""
+    """The letter as the contract shows it; a payload that is no UTF-8 text is there a second time, in Base64."""
+    payload = letter.payload.decode("utf-8", "replace")
+    binary = {"payload_base64": base64.b64encode(letter.payload).decode()} if payload.encode() != letter.payload else {}
     return {
         "id": letter.id,
         "received_at": letter.received_at.isoformat().replace("+00:00", "Z"),
         "topic": letter.topic,
         "reason": letter.reason,
         "detail": letter.detail,
-        "payload": letter.payload.decode("utf-8", "replace"),
+        "payload": payload,
         "payload_size": letter.payload_size,
+        **binary,
     }
 
 

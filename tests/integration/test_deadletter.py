@@ -361,6 +361,7 @@ def test_list(url: str) -> None:
         "detail": "as it was",
         "payload": '{"point":"�\x1b[2J"}',
         "payload_size": 17,
+        "payload_base64": "eyJwb2ludCI6Iv8bWzJKIn0=",
     }
     assert listed[0]["payload_size"] == 70_000
     (newest,) = cli(url, "list", "--json", "--limit", "1").stdout.splitlines()
@@ -371,3 +372,17 @@ def test_list(url: str) -> None:
     assert "2 refusals shown" in shown.stderr
     for wrong in ("0", "-1", "99999999999999999999"):
         assert cli(url, "list", "--limit", wrong).returncode == 2
+
+
+def test_json_lists_all_of_them_and_text_says_that_there_are_more(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO dead_letter (received_at, topic, reason, detail, payload, payload_size) "
+            "SELECT now(), 't', 'bad_payload', 'd', '\\xff41', 2 FROM generate_series(1, 250)"
+        )
+    listed = [json.loads(line) for line in cli(database_url, "list", "--json").stdout.splitlines()]
+    assert len(listed) == 250
+    assert listed[0]["payload_base64"] == "/0E="
+    shown = cli(database_url, "list")
+    assert shown.stdout.count("bad_payload") == 100
+    assert "only the newest 100 are shown" in shown.stderr
