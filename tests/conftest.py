@@ -10,16 +10,15 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from lifeline.settings import Settings, load
-from services.demo import launch
-from tests.servers import FAST, BrokerServer, Databases, PostgresServer, Process
-
-NO_MOSQUITTO = "needs mosquitto: install the package mosquitto (apt-get install mosquitto)"
+from tests.servers import FAST, BrokerServer, Databases, PostgresServer, Process, Server, need_mosquitto
 
 StartProcess = Callable[..., Process]
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 @pytest.fixture(scope="session")
@@ -76,27 +75,21 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     )
 
 
-def _need_mosquitto() -> None:
-    if launch.find_program("mosquitto") is None:
-        pytest.skip(NO_MOSQUITTO)
-
-
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerServer]:
     """A mosquitto that tests share: use topics and client ids of your own, and leave it running."""
-    _need_mosquitto()
-    yield from _running_broker(tmp_path_factory.mktemp("broker"))
+    need_mosquitto()
+    yield from _running(BrokerServer(tmp_path_factory.mktemp("broker")))
 
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[BrokerServer]:
     """A mosquitto for one test, which may stop, kill and start it."""
-    _need_mosquitto()
-    yield from _running_broker(tmp_path / "own_broker")
+    need_mosquitto()
+    yield from _running(BrokerServer(tmp_path / "own_broker"))
 
 
-def _running_broker(directory: Path) -> Iterator[BrokerServer]:
-    server = BrokerServer(directory)
+def _running(server: AnyServer) -> Iterator[AnyServer]:
     server.start()
     try:
         yield server
@@ -107,12 +100,7 @@ def _running_broker(directory: Path) -> Iterator[BrokerServer]:
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL for one test, empty, which may be stopped, killed and started; commits are durable as in life."""
-    server = PostgresServer(tmp_path / "own_postgres", {"shared_buffers": "64MB"})
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield from _running(PostgresServer(tmp_path / "own_postgres", {"shared_buffers": "64MB"}))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from services.demo import launch, ports
@@ -23,6 +24,17 @@ PYTHON = sys.executable
 ROOT = Path(__file__).resolve().parent.parent
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "128MB"}
 """Settings of a server whose data nobody needs after a power cut."""
+
+
+def need_mosquitto() -> str:
+    """The path of mosquitto. Without it the test skips, and says what to install; in CI it fails."""
+    program = launch.find_program("mosquitto")
+    if program is None:
+        reason = "needs mosquitto: install the package mosquitto (apt-get install mosquitto)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return program
 
 
 class Server:

@@ -112,7 +112,6 @@ class Consumer:
         self._waker.setblocking(False)
         self._client: _Session | None = None
         self._thread = threading.Thread(target=self._run, name=f"consumer-{client_id}", daemon=True)
-        self.failed: BaseException | None = None
 
     @property
     def connected(self) -> bool:
@@ -186,9 +185,6 @@ class Consumer:
                     wait_s = _FIRST_WAIT_S
                 self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 (spreads reconnects, no secret)
                 wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
-        except BaseException as error:
-            self.failed = error
-            raise
         finally:
             self._quiet.set()
             self._woken.close()

@@ -8,11 +8,9 @@ from typing import get_args
 
 import pytest
 
-from services.demo import launch
 from services.demo.broker import Kind
-from tests.conftest import NO_MOSQUITTO
 from tests.integration.ingest_rig import COUNTY, Publisher, Rig, count, fetch, register
-from tests.servers import BrokerServer, Process, wait_for
+from tests.servers import BrokerServer, Process, need_mosquitto, wait_for
 
 SIZE = 5 << 20
 
@@ -21,8 +19,8 @@ SIZE = 5 << 20
 def test_a_message_of_5_mib_is_refused_by_name_and_the_next_one_stored(
     kind: Kind, lifeline_process: Callable[..., Process], database_url: str, tmp_path: Path
 ) -> None:
-    if kind == "mosquitto" and launch.find_program("mosquitto") is None:
-        pytest.skip(NO_MOSQUITTO)
+    if kind == "mosquitto":
+        need_mosquitto()
     broker = BrokerServer(tmp_path / "own_broker", kind)
     broker.start()
     try:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import trustme
 
-from services.demo import launch, ports
+from services.demo import ports
 from tests.integration.ingest_rig import Publisher, Rig, count, register
-from tests.servers import BrokerServer, Process, wait_for
-
-
-@pytest.fixture
-def rig(lifeline_process: Callable[..., Process], database_url: str, own_broker: BrokerServer, tmp_path: Path) -> Rig:
-    register(database_url)
-    return Rig(lifeline_process, database_url, own_broker.url, tmp_path)
-
-
-@pytest.fixture
-def publisher(own_broker: BrokerServer) -> Iterator[Publisher]:
-    made = Publisher(own_broker.url)
-    yield made
-    made.close()
+from tests.servers import BrokerServer, Process, need_mosquitto, wait_for
 
 
 def publish_and_count(rig: Rig, publisher: Publisher, readings: int = 500) -> None:
@@ -72,9 +58,7 @@ def test_wrong_password_is_said_and_never_shown(rig: Rig, own_broker: BrokerServ
 def test_tls_with_client_certificates(
     lifeline_process: Callable[..., Process], database_url: str, tmp_path: Path
 ) -> None:
-    program = launch.find_program("mosquitto")
-    if program is None:
-        pytest.skip("needs mosquitto: install the package mosquitto (apt-get install mosquitto)")
+    program = need_mosquitto()
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     for name, certificate in {

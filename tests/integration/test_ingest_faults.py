@@ -6,40 +6,15 @@ import json
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from tests.integration.ingest_rig import START_MS, Publisher, Rig, count, events, fetch, one, register, steady, times_of
+from tests.integration.ingest_rig import START_MS, Publisher, Rig, count, events, fetch, one, steady, times_of
 from tests.integration.proxy import Proxy
-from tests.servers import BrokerServer, PostgresServer, Process, run_cli, wait_for
-
-
-@pytest.fixture
-def rig(lifeline_process: Callable[..., Process], database_url: str, own_broker: BrokerServer, tmp_path: Path) -> Rig:
-    register(database_url)
-    return Rig(lifeline_process, database_url, own_broker.url, tmp_path)
-
-
-@pytest.fixture
-def own_rig(
-    lifeline_process: Callable[..., Process], own_postgres: PostgresServer, own_broker: BrokerServer, tmp_path: Path
-) -> Rig:
-    """A rig whose database the test may stop."""
-    ended = run_cli("db", "upgrade", environ={"LIFELINE_DATABASE_URL": own_postgres.url})
-    assert ended.returncode == 0, ended.stderr
-    register(own_postgres.url)
-    return Rig(lifeline_process, own_postgres.url, own_broker.url, tmp_path)
-
-
-@pytest.fixture
-def publisher(own_broker: BrokerServer) -> Iterator[Publisher]:
-    made = Publisher(own_broker.url)
-    yield made
-    made.close()
+from tests.servers import BrokerServer, PostgresServer, Process, wait_for
 
 
 def publish_steadily(publisher: Publisher, seconds: float, per_second: int, first: int = 0) -> int:
@@ -321,9 +296,8 @@ def test_database_that_takes_no_writes_counts_as_away(
     assert times_of(own_rig.database_url, "d1", "p1") == expected_times(100)
 
 
-def test_disk_full_under_the_spool_stops_acknowledging(
-    own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer
-) -> None:
+def fill_the_disk(own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer) -> tuple[Process, int]:
+    """Ingest without a database and without room for its spool, and the number after the last reading published."""
     process = own_rig.ingest({"LIFELINE_INGEST_QUEUE_MB": "1"})
     # The process may write no file beyond 300 KB: what a full disk is to SQLite.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
@@ -331,6 +305,13 @@ def test_disk_full_under_the_spool_stops_acknowledging(
     last = publish_steadily(publisher, 3, 1500)
     publisher.settle()
     wait_for(lambda: "spool full" in process.output(), 20, "the error in the log")
+    return process, last
+
+
+def test_disk_full_under_the_spool_stops_acknowledging(
+    own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer
+) -> None:
+    process, last = fill_the_disk(own_rig, publisher, own_postgres)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     own_postgres.start()
     wait_for(lambda: count(own_rig.database_url) == last, 60, "all readings")
@@ -389,12 +370,7 @@ def test_a_slow_spool_comes_in_piece_by_piece(own_rig: Rig, publisher: Publisher
 def test_disk_still_full_when_the_database_returns(
     own_rig: Rig, publisher: Publisher, own_postgres: PostgresServer
 ) -> None:
-    process = own_rig.ingest({"LIFELINE_INGEST_QUEUE_MB": "1"})
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
-    own_postgres.stop()
-    last = publish_steadily(publisher, 3, 1500)
-    publisher.settle()
-    wait_for(lambda: "spool full" in process.output(), 20, "the error in the log")
+    process, last = fill_the_disk(own_rig, publisher, own_postgres)
     own_postgres.start()
     wait_for(lambda: count(own_rig.database_url) == last, 60, "all readings")
     assert process.is_alive()

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
 
 from lifeline import sparkplug
-from tests.integration.ingest_rig import COUNTY, START_MS, Publisher, Rig, count, fetch, one, register, times_of
-from tests.servers import BrokerServer, Process, wait_for
+from tests.integration.ingest_rig import COUNTY, START_MS, Publisher, Rig, count, fetch, one, times_of
+from tests.servers import BrokerServer, wait_for
 
 TOPIC = f"lifeline/v1/{COUNTY}/d1/readings"
-
-
-@pytest.fixture
-def rig(lifeline_process: Callable[..., Process], database_url: str, own_broker: BrokerServer, tmp_path: Path) -> Rig:
-    register(database_url)
-    return Rig(lifeline_process, database_url, own_broker.url, tmp_path)
-
-
-@pytest.fixture
-def publisher(own_broker: BrokerServer) -> Iterator[Publisher]:
-    made = Publisher(own_broker.url)
-    yield made
-    made.close()
 
 
 def refusals(url: str) -> dict[str, int]:

@@ -14,23 +14,15 @@ import pytest
 from services.simulator.mapping import load_mapping
 from services.simulator.publish import Publisher, parse_broker
 from services.simulator.replay import Report, Source, Window, replay
+from tests.integration.recorded_files import MAPPINGS, need
 from tests.integration.test_simulator_publish import listening
 from tests.servers import ROOT, BrokerServer, run_cli, wait_for
 
-SHARED = ROOT.parent / "shared" / "data"
-MAPPINGS = ROOT / "tests" / "data"
 RECORDED = {
     "ctown_attacks.csv": ("ctown.mapping.yaml", 4177, 4177 * 43),
     "heating_substation_L4.csv": ("heating_substation.mapping.yaml", 45461, 45461 * 6),
     "pump_rig_0.csv": ("pump_rig.mapping.yaml", 1147, 1147 * 6),
 }
-
-
-def need(name: str) -> Path:
-    path = SHARED / name
-    if not path.is_file():
-        pytest.skip(f"needs {name}, which is not part of the product")
-    return path
 
 
 @pytest.mark.parametrize("name", RECORDED)
