@@ -62,20 +62,22 @@ def make_engine(
 
 
 def connect(
-    settings: Settings, process: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+    settings: Settings, process: str, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S, autocommit: bool = False
 ) -> psycopg.Connection:
     """A bare psycopg connection, for COPY, LISTEN and advisory locks. Raises ``psycopg.OperationalError``."""
     # SQLAlchemy's spelling, with the driver in the scheme, is welcome too.
     url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", settings.database_url.get_secret_value())
-    return psycopg.connect(url, **_parameters(process, statement_timeout_s))
+    return psycopg.connect(url, autocommit=autocommit, **_parameters(process, statement_timeout_s))
 
 
 def cut(connection: psycopg.Connection) -> None:
     """Shut our end of ``connection`` down, so that whoever waits on it gets an ``OperationalError``. Any thread may."""
-    with (
-        contextlib.suppress(OSError, psycopg.Error),
-        socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours,
-    ):
+    with contextlib.suppress(OSError, psycopg.Error):
+        _shut_down(connection.pgconn.socket)
+
+
+def _shut_down(descriptor: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as ours:
         ours.shutdown(socket.SHUT_RDWR)
 
 
@@ -86,13 +88,14 @@ def deadline(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
     libpq waits for ever on a server that is stopped but still holds its sockets; shutting our end down turns that
     into an ``OperationalError`` the caller already handles.
     """
+    # A number of our own: were the connection closed meanwhile, its number could be somebody else's by then.
     descriptor = os.dup(connection.pgconn.socket)
 
-    def cut() -> None:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as ours:
-            ours.shutdown(socket.SHUT_RDWR)
+    def expire() -> None:
+        with contextlib.suppress(OSError):
+            _shut_down(descriptor)
 
-    timer = threading.Timer(seconds, cut)
+    timer = threading.Timer(seconds, expire)
     timer.daemon = True
     timer.start()
     try:

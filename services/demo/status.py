@@ -128,8 +128,7 @@ class Figures:
     def _count(self) -> list[tuple[str, int]] | None:
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = connect(self._settings, "demo", statement_timeout_s=COUNT_LIMIT_S)
-                self._connection.autocommit = True
+                self._connection = connect(self._settings, "demo", statement_timeout_s=COUNT_LIMIT_S, autocommit=True)
             with deadline(self._connection, COUNT_LIMIT_S + 1):
                 rows = self._connection.execute(_COUNT).fetchall()
         except (psycopg.Error, OSError):

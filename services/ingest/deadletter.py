@@ -170,8 +170,7 @@ def replay(ids: tuple[int, ...], reason: str | None, everything: bool, as_json: 
     loaded = settings.load()
     logs.configure(loaded, "deadletter")
     chosen = sorted(set(ids)) or None
-    with db.connect(loaded, "deadletter") as connection:
-        connection.autocommit = True
+    with db.connect(loaded, "deadletter", autocommit=True) as connection:
         waiting = count_waiting(connection, chosen, reason)
         total = _NONE
         progress: Any = click.progressbar(length=waiting, label="replaying", file=sys.stderr)

@@ -50,8 +50,7 @@ class Housekeeping:
         began = datetime.now(UTC)
         try:
             if self._connection is None:
-                self._connection = db.connect(self._settings, "ingest-housekeeping")
-                self._connection.autocommit = True
+                self._connection = db.connect(self._settings, "ingest-housekeeping", autocommit=True)
             with db.deadline(self._connection, _LIMIT_S):
                 timeseries.keep(self._connection, self._settings, began)
         except psycopg.Error as error:

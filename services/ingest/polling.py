@@ -71,8 +71,7 @@ class Polling:
             began = time.monotonic()
             try:
                 if connection is None:
-                    connection = db.connect(self._settings, f"ingest-{self._name}")
-                    connection.autocommit = True
+                    connection = db.connect(self._settings, f"ingest-{self._name}", autocommit=True)
                     self._connected_at = time.monotonic()
                 with db.deadline(connection, self._limit_s):
                     self._ask(connection)

@@ -265,8 +265,9 @@ class Writer:
         if time.monotonic() < self._next_try:
             raise DatabaseAwayError("waiting before the next try")
         try:
-            connection = db.connect(self._settings, "ingest-writer", statement_timeout_s=self._time_limit_s)
-            connection.autocommit = True
+            connection = db.connect(
+                self._settings, "ingest-writer", statement_timeout_s=self._time_limit_s, autocommit=True
+            )
             with self._database_errors(connection):
                 write.prepare(connection)
                 home_is = home(connection)
